@@ -1,0 +1,70 @@
+"""What happens to pending events when a process ends: one shared deadline for all its agents."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from typing import Protocol
+
+from guardagent._clock import SYSTEM_CLOCK
+
+__all__ = ["enroll", "forget", "leave", "settle_all"]
+
+
+class Leaver(Protocol):
+    """What has something to deliver before the process ends."""
+
+    shutdown_timeout: float
+
+    def begin_farewell(self, deadline: float) -> None:
+        """Begin to deliver what is pending."""
+
+    def await_farewell(self, deadline: float) -> bool:
+        """Wait until that is over; True when nothing is left."""
+
+    def end_farewell(self, *, is_exit: bool) -> None:
+        """Go back to ordinary work, or be ready for captures of a process that is ending."""
+
+
+_live: set[Leaver] = set()
+_finalized_pids: set[int] = set()
+
+
+def enroll(leaver: Leaver) -> None:
+    """Have it settled at exit. It is kept alive until it leaves."""
+    _live.add(leaver)
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and os.getpid() not in _finalized_pids:
+        # Children of multiprocessing end through os._exit: no atexit before Python 3.13.
+        _finalized_pids.add(os.getpid())
+        util.Finalize(None, settle_all, exitpriority=100)
+
+
+def leave(leaver: Leaver) -> None:
+    """Have it settled no more."""
+    _live.discard(leaver)
+
+
+def forget() -> None:
+    """Forget everything the parent enrolled; for a forked child."""
+    _live.clear()
+    _finalized_pids.clear()
+
+
+def settle_all(*, is_exit: bool = True) -> bool:
+    """Deliver what is pending everywhere, within the longest `shutdown_timeout` in all.
+
+    Raises nothing and prints nothing, for it runs at exit.
+    """
+    leavers = list(_live)
+    deadline = SYSTEM_CLOCK.monotonic() + max((one.shutdown_timeout for one in leavers), default=0)
+    for one in leavers:
+        one.begin_farewell(deadline)
+    settled = [one.await_farewell(deadline) for one in leavers]
+    for one in leavers:
+        one.end_farewell(is_exit=is_exit)
+    return all(settled)
+
+
+atexit.register(settle_all)

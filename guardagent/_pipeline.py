@@ -1,0 +1,282 @@
+"""Everything an agent has in one process: the rooms, wired in the order events walk through them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from guardagent import _exit
+from guardagent._clock import Bell, Clock
+from guardagent._ids import KeySource
+from guardagent._loop import Loop
+from guardagent._quiet import MUTED
+from guardagent.config import AgentConfig
+from guardagent.delivery import Delivery
+from guardagent.encoding import Encoder, Fields, Kind
+from guardagent.hooks import event_hook
+from guardagent.intake import Drain, Intake, Marker
+from guardagent.redaction import Redactor
+from guardagent.spool.memory import MemorySpool
+from guardagent.status import Callbacks, DropReason, Ledger, Losses, Stats
+from guardagent.transport.envelope import ENVELOPE_BYTES
+from guardagent.transport.protocol import Transport
+
+__all__ = ["Pipeline", "TransportFactory"]
+
+_log = logging.getLogger(__name__)
+
+#: What `stop` may take beyond its deadline for threads to notice that they are over.
+_GRACE = 0.3
+
+
+class TransportFactory(Protocol):
+    """Makes the transport of one process."""
+
+    def __call__(
+        self, *, pause: Callable[[float], bool], on_retry: Callable[[], None]
+    ) -> Transport: ...
+
+
+class Pipeline:
+    """One process's line from capture to backend; a forked child gets a new one.
+
+    Constructing it starts nothing.
+    """
+
+    def __init__(self, config: AgentConfig, make_transport: TransportFactory, clock: Clock) -> None:
+        self.pid = os.getpid()
+        self.shutdown_timeout = config.shutdown_timeout
+        self.keys = KeySource()
+        self.ledger = Ledger()
+        self._clock = clock
+        self._callbacks = Callbacks(config.on_error, config.on_drop)
+        self._losses = Losses(self.ledger, self._callbacks, clock)
+        self._drain_bell, self._delivery_bell = Bell(), Bell()
+        self._intake = Intake(
+            config.queue_capacity, config.overflow, config.block_timeout, self._wake, self.ledger
+        )
+        self._spool = MemorySpool(
+            config.spool_max_records,
+            config.spool_max_bytes,
+            drops_oldest=config.overflow == "drop_oldest",
+        )
+        self._delivery = Delivery(
+            config, self._spool, self.ledger, self._callbacks, clock, self._delivery_bell
+        )
+        self._drain = Drain(
+            self._intake,
+            self._spool,
+            Encoder(
+                Redactor(config.sensitive_headers, config.max_payload_size),
+                config.max_batch_bytes - ENVELOPE_BYTES,
+            ),
+            self.ledger,
+            self._callbacks,
+            clock,
+            before_send=event_hook(config.before_send),
+            waits_for_room=config.overflow in ("block", "raise"),
+            on_spooled=self._spooled,
+            on_marker=self._delivery.receive,
+        )
+        self._transport = make_transport(
+            pause=self._delivery.pause, on_retry=self.ledger.retried.tick
+        )
+        self._delivery.use(self._transport)
+        self._drains = Loop(
+            "guardagent-intake", self._take_in, self._drain_bell, self._crashed, self._intake.arm
+        )
+        self._delivers = Loop(
+            "guardagent-delivery", self._deliver, self._delivery_bell, self._crashed
+        )
+        self._closing = threading.RLock()  # guards the last round; waited for with a deadline
+        self._inline = threading.RLock()  # guards turns in a calling thread
+        self._farewell: tuple[Marker, threading.Event] | None = None
+        #: True once `close` has let everything go, or when nothing is ever taken.
+        self.is_closed = False
+        self._exit_deadline: float | None = None
+        #: Puts fields in; replaced when the pipeline closes.
+        self.offer: Callable[[tuple[Kind, Fields]], bool] = self._intake.offer
+
+    def start(self) -> None:
+        """Start the threads; also called when one was found dead."""
+        _exit.enroll(self)
+        self._drains.ensure()
+        self._delivers.ensure()
+
+    def refuse(self, reason: DropReason) -> bool:
+        """Count a refused capture; False, for `capture` to return."""
+        self.ledger.drop(reason)
+        if reason == "closed":
+            self._losses.report()
+        elif reason != "disabled":
+            self._wake()  # the drain reports losses: a callback has no place in `capture`
+        return False
+
+    def shut(self, reason: DropReason) -> None:
+        """Refuse every capture from now on."""
+        self.is_closed = True
+        self.offer = lambda _item: self.refuse(reason)
+
+    def flush(self, timeout: float) -> bool:
+        """Deliver everything captured so far; True when it is settled in time."""
+        if self._is_idle():
+            return True
+        if self.is_closed or threading.get_ident() in MUTED:
+            return False  # called by a callback: the thread that would deliver is this one
+        marker = Marker()
+        deadline = self._clock.monotonic() + max(0.0, timeout)
+        self._intake.mark(marker)
+        if not (self._drains.ensure() and self._delivers.ensure()):
+            self._run_here(marker.done.is_set, deadline)
+        return marker.done.wait(max(0.0, deadline - self._clock.monotonic()))
+
+    def begin_farewell(self, deadline: float) -> None:
+        """Begin the last round: no back-off, no waiting, one attempt for each batch."""
+        if not self._is_idle() and self._closing.acquire(timeout=self._left(deadline)):
+            marker = Marker()
+            self._farewell = marker, self._delivery.hurry(deadline, marker)
+            self._intake.mark(marker)
+
+    def await_farewell(self, deadline: float) -> bool:
+        """Wait for the end of the last round; True when nothing is left."""
+        if self._farewell is not None:
+            _, over = self._farewell
+            if not (self._drains.ensure() and self._delivers.ensure()):
+                self._run_here(over.is_set, deadline)
+            over.wait(self._left(deadline))
+        return self.pending == 0
+
+    def end_farewell(self, *, is_exit: bool) -> None:
+        """Go back to ordinary work; at exit, deliver what is still captured in the caller's thread."""
+        if self._farewell is not None:
+            self._farewell = None
+            self._delivery.relax()
+            self._closing.release()
+        if is_exit and not self.is_closed:
+            self.offer = self._offer_late
+
+    def close(self, timeout: float) -> bool:
+        """Deliver, end the threads, let everything go; True when nothing was left behind."""
+        deadline = self._clock.monotonic() + max(0.0, timeout)
+        self.offer = self._refuse_closed
+        if not self._closing.acquire(timeout=self._left(deadline) + _GRACE):
+            return False  # another thread is closing it and has not come to an end
+        try:
+            if not self.is_closed:
+                self.begin_farewell(deadline)
+                self.await_farewell(deadline)
+                self.end_farewell(is_exit=False)
+                self._tear_down(deadline)
+            return self.ledger.dropped["shutdown"].value == 0
+        finally:
+            self._closing.release()
+
+    def abandon(self) -> None:
+        """Let go of what a forked child inherited."""
+        after_fork = getattr(self._transport, "after_fork", None)
+        if after_fork is not None:
+            after_fork()
+
+    @property
+    def pending(self) -> int:
+        """Events and metrics accepted and not settled."""
+        return self._intake.depth + self._drain.depth + self._spool.pending()
+
+    def stats(self) -> Stats:
+        """Return a snapshot."""
+        return self.ledger.snapshot(
+            now=self._clock.monotonic(),
+            pending=self.pending,
+            in_flight=self._delivery.in_flight,
+            breaker=self._delivery.breaker.state,
+            durable=self._spool.durable,
+            spool_bytes=self._spool.nbytes(),
+            pid=self.pid,
+            threads_alive=self._drains.is_alive() + self._delivers.is_alive(),
+        )
+
+    def _tear_down(self, deadline: float) -> None:
+        self.is_closed = True
+        self._drains.end()
+        self._delivers.end()
+        if self.pending:
+            self._transport.abort()
+        last = max(deadline, self._clock.monotonic()) + _GRACE
+        self._drains.join(self._left(last))
+        if not self._delivers.join(self._left(last) if self.pending == 0 else _GRACE / 2):
+            self._transport.abort()
+            self._delivers.join(_GRACE / 2)
+        self._delivery.is_closed = True
+        left = self._intake.clear() + self._drain.clear() + self._spool.close()
+        if left:
+            self.ledger.drop("shutdown", left)
+        self._transport.close()
+        self._losses.report()
+        _exit.leave(self)
+
+    def _wake(self) -> None:
+        self._drain_bell.ring()
+        if not self._drains.is_alive():
+            self.start()
+
+    def _spooled(self) -> None:
+        self._delivers.ensure()
+        self._delivery.look()
+        self._losses.report()
+
+    def _take_in(self) -> float | None:
+        wait = self._drain.turn()
+        if wait is None:
+            self._losses.report()
+        return wait
+
+    def _deliver(self) -> float | None:
+        wait = self._delivery.turn()
+        self._losses.report()
+        if self._drain.is_held_up:
+            self._drain_bell.ring()
+        return wait
+
+    def _is_idle(self) -> bool:
+        # While the drain runs it may hold what no count shows for a moment: ask it, by a marker.
+        return self.pending == 0 and not self._drains.is_alive()
+
+    def _crashed(self, error: BaseException) -> None:
+        self._callbacks.error("thread", error)
+        _log.warning("A thread of the agent met %s and goes on.", type(error).__name__)
+
+    def _refuse_closed(self, _item: Any) -> bool:
+        return self.refuse("closed")
+
+    def _offer_late(self, item: tuple[Kind, Fields]) -> bool:
+        """Take an event when the process is past its exit handlers: nobody else would wait for it."""
+        taken = self._intake.offer(item)
+        if self._exit_deadline is None:
+            self._exit_deadline = self._clock.monotonic() + self.shutdown_timeout
+        self.begin_farewell(self._exit_deadline)
+        self.await_farewell(self._exit_deadline)
+        self.end_farewell(is_exit=True)
+        return taken
+
+    def _left(self, deadline: float) -> float:
+        return max(0.0, deadline - self._clock.monotonic())
+
+    def _run_here(self, is_done: Callable[[], bool], deadline: float) -> None:
+        """Do the threads' work in the calling thread, where none can be started (any more)."""
+        if not self._inline.acquire(timeout=self._left(deadline)):
+            return
+        try:
+            bell = Bell()
+            while not is_done() and self._left(deadline) > 0:
+                waits = [0.01 if loop.is_alive() else turn() for loop, turn in self._stages()]
+                wait = min(0.05 if one is None else one for one in waits)
+                if wait > 0 and not is_done():
+                    bell.wait(min(wait, self._left(deadline)))
+        finally:
+            self._inline.release()
+
+    def _stages(self) -> list[tuple[Loop, Callable[[], float | None]]]:
+        return [(self._drains, self._take_in), (self._delivers, self._deliver)]

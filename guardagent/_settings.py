@@ -1,0 +1,221 @@
+"""Checks of single settings: each names the field, the form of the value and what is allowed."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+
+from guardagent.errors import ConfigError
+from guardagent.plain import describe
+
+__all__ = ["clean_text", "endpoint", "key", "parse", "setting"]
+
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+
+
+def setting(
+    check: Callable[[str, Any], Any], doc: str, default: Any = attrs.NOTHING, *, secret: bool = False
+) -> Any:
+    """Declare a field whose value goes through `check(name, value)`; `doc` is for the manual."""
+
+    def convert(value: Any, field: Any) -> Any:
+        try:
+            return check(field.name, value)
+        except _Refused as refused:
+            hidden = secret or "@" in str(value if isinstance(value, str) else "")
+            given = f"a value of type {type(value).__name__}" if hidden else describe(value)
+            raise ConfigError(f"{field.name}: given {given}, allowed: {refused}") from None
+
+    return attrs.field(
+        default=default,
+        converter=attrs.Converter(convert, takes_field=True),
+        metadata={"doc": doc},
+        hash=False if check in (names, proxies) else None,
+        repr=_hidden if secret else True,
+    )
+
+
+class _Refused(Exception):
+    """What would have been allowed."""
+
+
+def _hidden(value: object) -> str:
+    return "None" if value is None else "'***'"
+
+
+def integer(low: int, high: int) -> Callable[[str, Any], int]:
+    """Allow whole numbers from `low` to `high`."""
+
+    def check(_name: str, value: Any) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return int(value)
+        raise _Refused(f"a whole number from {low} to {high}")
+
+    return check
+
+
+def number(low: float, high: float) -> Callable[[str, Any], float]:
+    """Allow finite numbers from `low` to `high`."""
+
+    def check(_name: str, value: Any) -> float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if math.isfinite(value) and low <= value <= high:
+                return float(value)
+        raise _Refused(f"a number from {low:g} to {high:g}")
+
+    return check
+
+
+def optional(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    """Allow None too."""
+
+    def allow(name: str, value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return check(name, value)
+        except _Refused as refused:
+            raise _Refused(f"{refused}, or None") from None
+
+    return allow
+
+
+def flag(_name: str, value: Any) -> bool:
+    """Allow True and False."""
+    if isinstance(value, bool):
+        return value
+    raise _Refused("True or False")
+
+
+def choice(*names: str) -> Callable[[str, Any], str]:
+    """Allow one of the names."""
+
+    def check(_name: str, value: Any) -> str:
+        if isinstance(value, str) and value in names:
+            return value
+        raise _Refused("one of " + ", ".join(names))
+
+    return check
+
+
+def clean_text(_name: str, value: Any) -> str:
+    """Allow what can stand in an HTTP header: printable ASCII; spaces around it are dropped."""
+    if isinstance(value, str):
+        text = value.strip()
+        if text and text.isascii() and text.isprintable():
+            return text
+    raise _Refused("printable ASCII text that is not empty")
+
+
+def secret_text(_name: str, value: Any) -> str:
+    """Allow any text that is not empty."""
+    if isinstance(value, str) and value:
+        return value
+    raise _Refused("text that is not empty")
+
+
+def key(name: str, value: Any) -> Any:
+    """Allow a key, a callable that returns it or the path of a file that holds it."""
+    if value is None or callable(value) or isinstance(value, Path):
+        return value
+    try:
+        return clean_text(name, value)
+    except _Refused as refused:
+        raise _Refused(f"{refused}; or a callable, a pathlib.Path, or None (disabled)") from None
+
+
+def endpoint(_name: str, value: Any) -> str:
+    """Allow http and https addresses; a trailing "/" or "/api/v1" is dropped (WIRE.md 1)."""
+    refused = _Refused("an http or https address such as https://guard.example.com")
+    if not isinstance(value, str):
+        raise refused
+    text = value.strip().rstrip("/")
+    text = text[: -len("/api/v1")] if text.endswith("/api/v1") else text
+    try:
+        parts = urlsplit(text)
+        bad = parts.port == 0 or parts.username or parts.password or parts.query or parts.fragment
+    except ValueError:
+        raise refused from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or bad or not text.isprintable():
+        raise refused
+    return text
+
+
+def names(_name: str, value: Any) -> list[str]:
+    """Allow a list of names."""
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        if all(isinstance(item, str) and item.strip() for item in value):
+            return list(value)
+    raise _Refused("a list of names")
+
+
+def function(_name: str, value: Any) -> Any:
+    """Allow a callable."""
+    if callable(value):
+        return value
+    raise _Refused("a callable")
+
+
+def existing_path(_name: str, value: Any) -> str:
+    """Allow the path of a file or folder that is there."""
+    if isinstance(value, (str, Path)) and os.path.exists(value):
+        return os.fspath(value)
+    raise _Refused("the path of an existing file or folder")
+
+
+def certificate(name: str, value: Any) -> str | tuple[str, str]:
+    """Allow one path (certificate and key) or a pair of them."""
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        return existing_path(name, value[0]), existing_path(name, value[1])
+    return existing_path(name, value)
+
+
+def proxies(_name: str, value: Any) -> dict[str, str]:
+    """Allow a mapping of scheme to proxy address, as requests takes it."""
+    if isinstance(value, Mapping):
+        if all(isinstance(item, str) for pair in value.items() for item in pair):
+            return dict(value)
+    raise _Refused("a mapping of scheme to proxy address")
+
+
+def spool_url(_name: str, value: Any) -> str:
+    """Allow the spools this version has."""
+    if isinstance(value, str) and value.rstrip("/") in ("memory:", "memory"):
+        return "memory://"
+    raise _Refused("memory://")
+
+
+def parse(name: str, annotation: str, text: str) -> Any:
+    """Read a setting from text (environment, ini files) by its annotated type.
+
+    Raises:
+        ConfigError: the text cannot be read as that type.
+    """
+    word = text.strip()
+    kind = annotation.split(" | ")[0]
+    if word == "" and annotation.endswith("None"):
+        return None
+    try:
+        if kind == "bool":
+            return _parse_flag(word)
+        if kind == "int":
+            return int(word)
+        if kind == "float":
+            return float(word)
+        if kind.startswith("list"):
+            return [part.strip() for part in word.split(",") if part.strip()]
+    except ValueError:
+        raise ConfigError(f"{name}: given {describe(text)}, allowed: {kind}") from None
+    return text
+
+
+def _parse_flag(word: str) -> bool:
+    if word.lower() in _TRUE | _FALSE:
+        return word.lower() in _TRUE
+    raise ValueError(word)

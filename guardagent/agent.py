@@ -1,0 +1,233 @@
+"""Agent: what an application holds. Takes events, hands them to the process's pipeline."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from guardagent import _fork, _signals
+from guardagent._clock import SYSTEM_CLOCK, Clock
+from guardagent._pipeline import Pipeline, TransportFactory
+from guardagent._quiet import MUTED
+from guardagent.config import AgentConfig
+from guardagent.encoding import event_fields, metric_fields
+from guardagent.errors import BufferFull, EventError, SetupError
+from guardagent.events import SecurityEvent, SecurityMetric, coerce
+from guardagent.spool.protocol import Batch
+from guardagent.status import Stats
+from guardagent.transport.protocol import Receipt, Transport
+
+__all__ = ["Agent"]
+
+_log = logging.getLogger(__name__)
+
+
+class Agent:
+    """Reports security events and metrics from any thread, coroutine, finalizer or signal handler.
+
+    Constructing it starts nothing; the first capture in a process, or `start`, does. A forked
+    child begins with an empty agent of its own.
+
+    Args:
+        config: the settings.
+        transport: where batches go instead of `config.endpoint`; see
+            `guardagent.transport.Transport`.
+        clock: tells the time; for tests.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        *,
+        transport: Transport | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.config = config
+        self._clock = clock
+        self._make_transport = _transport_factory(config, transport, clock)
+        self._pipeline = self._new_pipeline()
+        self._is_started = False
+        self._warned: set[str] = set()
+        _fork.watch(self)
+        if not config.is_enabled:
+            _log.warning("guardagent is disabled: there is no api_key.")
+
+    def __enter__(self) -> Agent:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<Agent endpoint={self.config.endpoint!r} pid={self._pipeline.pid}>"
+
+    def start(self) -> None:
+        """Start the threads of this process now rather than at the first capture; idempotent."""
+        pipeline = self._here()
+        if self.config.is_enabled and not pipeline.is_closed:
+            if not self._is_started:
+                self._is_started = True
+                _warn_of_uwsgi()
+                if self.config.flush_on_sigterm:
+                    _signals.install()
+            pipeline.start()
+
+    def capture(self, event: SecurityEvent | SecurityMetric | Mapping[str, Any] | object) -> bool:
+        """Take a copy of an event or metric for delivery; never blocks, never raises.
+
+        Costs a few microseconds: no I/O, no lock. Safe in coroutines, finalizers and signal
+        handlers. Under `overflow="block"` it may wait for `block_timeout`.
+
+        Args:
+            event: a SecurityEvent or SecurityMetric, or a mapping or object with such fields.
+
+        Returns:
+            True when it was taken; False when not, which `stats().dropped` counts by reason.
+
+        Raises:
+            BufferFull: the queue is full, under `overflow="raise"` only.
+        """
+        pipeline = self._pipeline
+        # The pid is compared because uWSGI and others fork without running Python's hooks.
+        if not self._is_started or pipeline.pid != os.getpid():
+            pipeline = self._enter()
+        pipeline.ledger.captured.tick()
+        try:
+            if MUTED and threading.get_ident() in MUTED:
+                return pipeline.refuse("recursive")
+            if type(event) is SecurityEvent and self.config.enable_events:
+                if event._idempotency_key is None:
+                    event._idempotency_key = pipeline.keys.take()
+                return pipeline.offer(("events", event_fields(event)))
+            return self._capture_other(pipeline, event)
+        except BufferFull:
+            raise
+        except Exception as error:  # whatever the caller gave us, it must not fail for it
+            pipeline.refuse("invalid")
+            self._warn_of(error)
+            return False
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Deliver everything captured before the call.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Returns:
+            True when all of it is settled: accepted, or dropped and counted.
+        """
+        return self._here().flush(timeout)
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Deliver what is pending, end the threads, close the connection; final and idempotent.
+
+        Back-offs are not waited for; each batch gets one more attempt.
+
+        Args:
+            timeout: seconds to take at most; `shutdown_timeout` by default.
+
+        Returns:
+            True when nothing was left behind.
+        """
+        self._is_started = True  # a capture from now on must not start anything again
+        return self._here().close(self.config.shutdown_timeout if timeout is None else timeout)
+
+    def stats(self) -> Stats:
+        """Return a snapshot of this process's counters."""
+        return self._here().stats()
+
+    def _capture_other(self, pipeline: Pipeline, event: object) -> bool:
+        value = event if isinstance(event, (SecurityEvent, SecurityMetric)) else coerce(event)
+        if value._idempotency_key is None:
+            value._idempotency_key = pipeline.keys.take()
+        if isinstance(value, SecurityMetric):
+            if not self.config.enable_metrics:
+                return pipeline.refuse("disabled")
+            return pipeline.offer(("metrics", metric_fields(value)))
+        if not self.config.enable_events:
+            return pipeline.refuse("disabled")
+        return pipeline.offer(("events", event_fields(value)))
+
+    def _new_pipeline(self) -> Pipeline:
+        pipeline = Pipeline(self.config, self._make_transport, self._clock)
+        if not self.config.is_enabled:
+            pipeline.shut("disabled")
+        return pipeline
+
+    def _here(self) -> Pipeline:
+        """Return this process's pipeline."""
+        if self._pipeline.pid != os.getpid():
+            self._begin_anew()
+        return self._pipeline
+
+    def _enter(self) -> Pipeline:
+        """Return this process's pipeline, started."""
+        pipeline = self._here()
+        self.start()
+        return pipeline
+
+    def _begin_anew(self) -> None:
+        """Leave the parent's pipeline to the parent; a forked child starts with an empty one."""
+        inherited, self._pipeline = self._pipeline, self._new_pipeline()
+        if inherited.is_closed:
+            self._pipeline.shut("closed")
+        else:
+            self._is_started = False
+        inherited.abandon()
+
+    def _warn_of(self, error: Exception) -> None:
+        """Say once for each kind of mistake what is wrong, without the value."""
+        about = str(error).partition(":")[0] if isinstance(error, EventError) else ""
+        key = f"{type(error).__name__} {about}".strip()[:80]
+        if key not in self._warned and len(self._warned) < 100:
+            self._warned.add(key)
+            _log.warning("An event could not be taken and was dropped (%s).", key)
+
+
+class _Nowhere:
+    """The transport of a disabled agent."""
+
+    def send(self, batch: Batch, deadline: float | None = None) -> Receipt:
+        raise SetupError("the agent is disabled: there is no api_key")
+
+    def abort(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def after_fork(self) -> None: ...
+
+
+def _warn_of_uwsgi() -> None:
+    """Name the flag without which uWSGI runs no thread but its own (FIELD F4)."""
+    uwsgi = sys.modules.get("uwsgi")
+    options = getattr(uwsgi, "opt", None)
+    if isinstance(options, dict) and not (
+        options.get("enable-threads") or options.get(b"enable-threads") or options.get("threads")
+    ):
+        _log.warning("uWSGI runs without --enable-threads: events are delivered only at exit.")
+
+
+def _transport_factory(
+    config: AgentConfig, transport: Transport | None, clock: Clock
+) -> TransportFactory:
+    if transport is not None or not config.is_enabled:
+        return lambda *, pause, on_retry: transport or _Nowhere()
+    # Imported here: requests takes 50 ms, which `import guardagent` must not, and the thread that
+    # delivers must not import anything (a fork in the middle of an import can hang the child).
+    from guardagent.transport.http import HTTPTransport
+
+    def make(*, pause: Callable[[float], bool], on_retry: Callable[[], None]) -> Transport:
+        return HTTPTransport(config, pause=pause, on_retry=on_retry, clock=clock)
+
+    return make

@@ -1,0 +1,316 @@
+"""The thread that claims batches, sends them and settles them.
+
+Owns: when something is sent, and what becomes of it. In: records in the spool, markers of
+`flush`. Out: every record acknowledged, released or buried, and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import deque
+
+import attrs
+
+from guardagent._clock import Bell, Clock
+from guardagent._quiet import quiet
+from guardagent.config import AgentConfig
+from guardagent.errors import (
+    DeliveryError,
+    RejectedError,
+    SetupError,
+    TooLargeError,
+    TransientError,
+)
+from guardagent.intake import Marker
+from guardagent.spool.protocol import Batch, Spool
+from guardagent.status import Callbacks, DropReason, Ledger
+from guardagent.transport.breaker import CircuitBreaker
+from guardagent.transport.envelope import ENVELOPE_BYTES
+from guardagent.transport.protocol import Receipt, Transport
+from guardagent.transport.retry import BACKOFF_MAX, RETRY_AFTER_MAX
+
+__all__ = ["Delivery"]
+
+_log = logging.getLogger(__name__)
+
+_JITTER = 0.2
+
+
+@attrs.define(eq=False)
+class _Farewell:
+    """The last round before the process or the agent ends: one attempt each, no waiting.
+
+    Args:
+        deadline: monotonic second at which it is over.
+        marker: behind the last event to deliver.
+        over: set when there is nothing more to try.
+        failed: batches that had their attempt.
+    """
+
+    deadline: float
+    marker: Marker
+    over: threading.Event = attrs.field(factory=threading.Event)
+    failed: list[Batch] = attrs.field(factory=list)
+
+
+class Delivery:
+    """Sends what is due; `turn` makes at most one request, a thread repeats it.
+
+    Something is due when `buffer_size` records are pending, when one has waited for
+    `flush_interval`, or when a marker arrived; then everything pending at that moment is sent.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        spool: Spool,
+        ledger: Ledger,
+        callbacks: Callbacks,
+        clock: Clock,
+        bell: Bell,
+        *,
+        breaker: CircuitBreaker | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._config = config
+        self._spool = spool
+        self._ledger = ledger
+        self._callbacks = callbacks
+        self._clock = clock
+        self._bell = bell
+        self._rng = rng or random.Random()
+        self.breaker = breaker or CircuitBreaker(rng=self._rng)
+        self._transport: Transport | None = None
+        self._arrived: deque[Marker] = deque()
+        self._farewell: _Farewell | None = None
+        self._since: float | None = None
+        self._goal: object = None
+        self._resume_at = 0.0
+        self._failures = 0
+        #: Records in the request that is being sent.
+        self.in_flight = 0
+        #: Set when the spool is gone; what a request still out there brings counts no more.
+        self.is_closed = False
+
+    def use(self, transport: Transport) -> None:
+        """Set the transport; before the first turn."""
+        self._transport = transport
+
+    def look(self) -> None:
+        """Have the thread look at the spool, when there is reason to."""
+        pending = self._spool.pending()
+        if self._since is None or pending >= self._config.buffer_size:
+            self._bell.ring()
+
+    def receive(self, marker: Marker) -> None:
+        """Take a marker that everything before it has reached the spool."""
+        marker.ticket = self._spool.ticket()
+        self._arrived.append(marker)
+        self._bell.ring()
+
+    def hurry(self, deadline: float, marker: Marker) -> threading.Event:
+        """Begin the last round; return the event that is set when it is over."""
+        farewell = _Farewell(deadline, marker)
+        self._farewell = farewell
+        self._bell.ring()
+        return farewell.over
+
+    def relax(self) -> None:
+        """Go back to ordinary work, after a last round that was not the end."""
+        farewell, self._farewell = self._farewell, None
+        if farewell is not None:
+            self._give_back(farewell)
+
+    def pause(self, seconds: float) -> bool:
+        """Wait before a retry; False as soon as the last round begins."""
+        ends_at = self._clock.monotonic() + seconds
+        while self._farewell is None:
+            left = ends_at - self._clock.monotonic()
+            if left <= 0:
+                return True
+            self._bell.wait(left)
+        return False
+
+    def turn(self) -> float | None:
+        """Send one batch if one is due; return the seconds to the next turn, None for the bell."""
+        self._settle_markers()
+        if self._config.max_event_age is not None:
+            self._drop("expired", self._spool.expire(self._clock.now() - self._config.max_event_age))
+        farewell = self._farewell
+        if farewell is not None:
+            return self._last_turn(farewell)
+        now = self._clock.monotonic()
+        wait = self._until_due(now)
+        if wait != 0:
+            return wait
+        wait = max(self._resume_at - now, self.breaker.remaining(now))
+        if wait > 0 or not self.breaker.allow(now):
+            return max(wait, 0.01)
+        self._send_next(None)
+        return 0.0
+
+    def _last_turn(self, farewell: _Farewell) -> float | None:
+        if self._clock.monotonic() < farewell.deadline:
+            if self._send_next(farewell):
+                return 0.0
+            if farewell.marker.ticket is None:
+                return 0.01  # the drain is still encoding; it rings when the marker comes through
+        self._give_back(farewell)
+        self._settle_markers()
+        farewell.over.set()
+        return None
+
+    def _give_back(self, farewell: _Farewell) -> None:
+        failed, farewell.failed = farewell.failed, []
+        for batch in reversed(failed):
+            self._spool.release(batch)
+
+    def _until_due(self, now: float) -> float | None:
+        """Return 0 when something is due, else the seconds until it is, None with nothing pending."""
+        pending = self._spool.pending()
+        if self._goal is not None and self._spool.is_settled(self._goal):
+            self._goal = self._since = None
+        if pending == 0:
+            self._goal = self._since = None
+            return None
+        if self._since is None:
+            self._since = now
+        due_in = self._since + self._config.flush_interval - now
+        if self._goal is None and (
+            self._arrived or pending >= self._config.buffer_size or due_in <= 0
+        ):
+            self._goal = self._spool.ticket()
+        return 0 if self._goal is not None else due_in
+
+    def _settle_markers(self) -> None:
+        while self._arrived and self._spool.is_settled(self._arrived[0].ticket):
+            self._arrived.popleft().done.set()
+
+    def _send_next(self, farewell: _Farewell | None) -> bool:
+        """Send the next batch; False when there is none."""
+        config = self._config
+        max_bytes = config.max_batch_bytes - ENVELOPE_BYTES
+        batch = self._spool.claim(config.max_batch_size, max_bytes, self._clock.now())
+        if batch is None:
+            return False
+        self.in_flight = len(batch)
+        try:
+            self._attempt(batch, farewell)
+        finally:
+            self.in_flight = 0
+        return True
+
+    def _attempt(self, batch: Batch, farewell: _Farewell | None) -> None:
+        assert self._transport is not None
+        try:
+            with quiet():
+                receipt = self._transport.send(batch, farewell.deadline if farewell else None)
+        except TooLargeError as error:
+            self._answered()
+            self._split(batch, error)
+        except RejectedError as error:
+            self._answered()
+            self._refused(batch, error, farewell)
+        except DeliveryError as error:
+            self._keep(batch, error, farewell)
+        except Exception as error:  # a transport of the application's own may raise anything
+            self._keep(batch, TransientError(f"{type(error).__name__}"), farewell, cause=error)
+        except BaseException:
+            self._spool.release(batch)
+            raise
+        else:
+            self._answered()
+            self._accepted(batch, receipt)
+
+    def _accepted(self, batch: Batch, receipt: Receipt) -> None:
+        refused = sum(record.key in receipt.rejected for record in batch.records) * bool(
+            receipt.rejected
+        )
+        self._spool.ack(batch)
+        self._ledger.delivered.add(len(batch) - refused)
+        self._drop("rejected", refused)
+        self._ledger.bytes_sent.add(receipt.bytes_sent)
+        self._ledger.last_success_at = self._clock.monotonic()
+        self._ledger.last_error = None
+        if self._failures:
+            _log.info("Delivery works again after %d failures.", self._failures)
+        self._failures = 0
+
+    def _answered(self) -> None:
+        self.breaker.succeeded()
+
+    def _split(self, batch: Batch, error: TooLargeError) -> None:
+        if len(batch) > 1:
+            self._spool.split(batch)
+        else:
+            self._bury(batch, "too_large", error)
+
+    def _refused(self, batch: Batch, error: RejectedError, farewell: _Farewell | None) -> None:
+        batch.attempts += 1
+        if error.final or batch.attempts > self._config.retry_attempts:
+            self._bury(batch, "rejected", error)
+        else:
+            self._keep(batch, error, farewell)
+
+    def _bury(self, batch: Batch, reason: DropReason, error: DeliveryError) -> None:
+        self._spool.bury(batch, reason)
+        self._drop(reason, len(batch))
+        self._ledger.last_error = _brief(error)
+        self._callbacks.error("transport_send", error, batch_id=batch.batch_id, events=len(batch))
+
+    def _keep(
+        self,
+        batch: Batch,
+        error: DeliveryError,
+        farewell: _Farewell | None,
+        cause: BaseException | None = None,
+    ) -> None:
+        """Keep a batch for later and decide when later is."""
+        if farewell is not None:
+            farewell.failed.append(batch)
+            if self._farewell is not farewell:
+                self._give_back(farewell)  # that round ended while this request hung
+        else:
+            self._spool.release(batch)
+            if self._farewell is not None:
+                return  # interrupted for the last round: the attempt does not count
+        self._failures += 1
+        now = self._clock.monotonic()
+        if isinstance(error, TransientError) and error.outage:
+            self.breaker.failed(now)
+        else:
+            self.breaker.succeeded()
+            self._resume_at = now + self._patience(error) * (1 + _JITTER * self._rng.random())
+        self._complain(batch, error, cause)
+
+    def _patience(self, error: DeliveryError) -> float:
+        """Return the seconds to wait after an answer that asks for it, or that retrying won't mend."""
+        if isinstance(error, TransientError) and error.retry_after is not None:
+            return error.retry_after
+        doubled = 2.0 ** min(self._failures - 1, 32)
+        if isinstance(error, SetupError):
+            return min(RETRY_AFTER_MAX, doubled)
+        return min(BACKOFF_MAX, self._config.backoff_factor * doubled)
+
+    def _complain(self, batch: Batch, error: DeliveryError, cause: BaseException | None) -> None:
+        """Log the start of a streak of failures; tell `on_error` of each."""
+        self._ledger.last_error = _brief(error)
+        if self._failures == 1:
+            level = logging.ERROR if isinstance(error, SetupError) else logging.WARNING
+            _log.log(level, "Delivery fails (%s); events are kept meanwhile.", _brief(error))
+        self._callbacks.error(
+            "transport_send", cause or error, batch_id=batch.batch_id, events=len(batch)
+        )
+
+    def _drop(self, reason: DropReason, n: int) -> None:
+        if n:
+            self._ledger.drop(reason, n)
+
+
+def _brief(error: DeliveryError) -> str:
+    """Return one line without what the backend wrote: it may quote an event or a key."""
+    if error.status is not None:
+        return f"HTTP {error.status}"
+    return str(error)[:200]

@@ -1,0 +1,315 @@
+"""The queue between the application's threads and the agent's, and the thread that drains it.
+
+Owns: the bounded queue, its overflow policies and its wake-up. In: fields copied out of events.
+Out: encoded records in the spool, in the order of capture. Never waits for the backend.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from guardagent._clock import Clock
+from guardagent._quiet import quiet
+from guardagent.encoding import Encoder, Fields, Kind, Record
+from guardagent.errors import BufferFull, EncodeError, TooLargeError
+from guardagent.spool.protocol import Spool
+from guardagent.status import Callbacks, DropReason, Ledger
+
+__all__ = ["Drain", "Intake", "Marker"]
+
+#: Seconds the drain waits for more after the first event, so that one wake-up serves many.
+LINGER = 0.02
+#: Events encoded before other threads get their turn: about a millisecond of work.
+SLICE = 100
+#: How long that turn is at least, in seconds; a wait of 0 would not let the GIL go.
+_BREATH = 0.00005
+_NEVER = sys.maxsize
+
+
+@attrs.define(eq=False)
+class Marker:
+    """Travels the pipeline behind everything captured before a `flush`.
+
+    Args:
+        done: set once all of that is settled.
+        ticket: what the spool said had to be settled, once the marker got that far.
+    """
+
+    done: threading.Event = attrs.field(factory=threading.Event)
+    ticket: Any = None
+
+
+class Intake(queue.Queue[Any]):
+    """A bounded queue that any code may put into at any moment.
+
+    The usual way in, `offer`, takes no lock: `deque.append` is atomic, and the bell is one call
+    on a bare lock. So it may interrupt itself (a finalizer or a signal handler in the middle of a
+    put, FIELD B2), and a fork can never find it locked. Only `overflow="block"` waits on the
+    queue's conditions; their lock is re-entrant.
+
+    The bound may be overrun by as many items as threads are inside `offer` at one moment.
+
+    Args:
+        capacity: items held.
+        overflow: policy when full.
+        block_timeout: seconds that "block" waits at most.
+        wake: called when the drain has to look; must be as safe as `Bell.ring`.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        overflow: str,
+        block_timeout: float,
+        wake: Callable[[], None],
+        ledger: Ledger,
+    ) -> None:
+        super().__init__(capacity)
+        self.mutex = threading.RLock()  # type: ignore[assignment]
+        self.not_empty = threading.Condition(self.mutex)
+        self.not_full = threading.Condition(self.mutex)
+        self.all_tasks_done = threading.Condition(self.mutex)
+        #: Ring when so many items are inside; 1 while the drain sleeps.
+        self.wake_at = 1
+        #: Markers still in the queue; they count neither as events nor towards the bound.
+        self.markers: set[Marker] = set()
+        self._wake = wake
+        self._overflowed = ledger.dropped["overflow"].tick
+        self._make_room: Callable[[Any], bool] = {
+            "drop_oldest": self._drop_oldest,
+            "drop_newest": self._drop_newest,
+            "block": self._block,
+            "raise": self._raise,
+        }[overflow]
+        self._blocks = overflow == "block"
+        self._block_timeout = block_timeout
+        self._drainer: int | None = None
+
+    def offer(self, item: tuple[Kind, Fields]) -> bool:
+        """Put an item in, or follow the policy; False when it was not taken.
+
+        Raises:
+            BufferFull: full, under "raise".
+        """
+        waiting = self.queue
+        if len(waiting) < self.maxsize:
+            waiting.append(item)
+            taken = True
+        else:
+            taken = self._make_room(item)
+        # Append first, then look: the drain arms `wake_at` first and then looks into the queue.
+        if len(waiting) >= self.wake_at:
+            self.wake_at = _NEVER
+            self._wake()
+        return taken
+
+    def mark(self, marker: Marker) -> None:
+        """Send a marker behind everything that is inside."""
+        self.markers.add(marker)
+        self.queue.append(marker)
+        self._wake()
+
+    def take(self, limit: int) -> list[Any]:
+        """Take up to `limit` items, oldest first; for the drain alone."""
+        self._drainer = threading.get_ident()
+        waiting = self.queue
+        items = []
+        try:
+            for _ in range(min(limit, len(waiting))):
+                items.append(waiting.popleft())
+        except IndexError:
+            pass  # a policy dropped the oldest meanwhile, and counted it
+        if self._blocks:
+            with self.not_full:
+                self.not_full.notify(len(items))
+        return items
+
+    def arm(self) -> bool:
+        """Have the next `offer` ring; False when something is inside already."""
+        self.wake_at = 1
+        return not self.queue
+
+    def relax(self) -> None:
+        """Have `offer` ring only when half the queue is in use."""
+        self.wake_at = self.maxsize // 2 + 1
+
+    def clear(self) -> int:
+        """Let everything go; return the number of events and metrics."""
+        left = self.take(len(self.queue))
+        for item in left:
+            if isinstance(item, Marker):
+                self.markers.discard(item)
+        return sum(not isinstance(item, Marker) for item in left)
+
+    @property
+    def depth(self) -> int:
+        """Events and metrics inside."""
+        return max(0, len(self.queue) - len(self.markers))
+
+    def _drop_oldest(self, item: Any) -> bool:
+        waiting = self.queue
+        for _ in range(len(waiting)):
+            try:
+                oldest = waiting.popleft()
+            except IndexError:
+                break  # the drain took them all in this moment
+            if not isinstance(oldest, Marker):
+                self._overflowed()
+                break
+            waiting.append(oldest)  # a flush is never dropped; it only waits a little longer
+        waiting.append(item)
+        return True
+
+    def _drop_newest(self, _item: Any) -> bool:
+        self._overflowed()
+        return False
+
+    def _raise(self, _item: Any) -> bool:
+        self._overflowed()
+        raise BufferFull(f"{self.maxsize} events are waiting already (queue_capacity)")
+
+    def _block(self, item: Any) -> bool:
+        if threading.get_ident() == self._drainer:
+            return self._drop_newest(item)  # whoever makes the room must not wait for it
+        self._wake()
+        with self.not_full:
+            if self.not_full.wait_for(self._has_room, self._block_timeout):
+                self.queue.append(item)
+                return True
+        return self._drop_newest(item)
+
+    def _has_room(self) -> bool:
+        return len(self.queue) < self.maxsize
+
+
+class Drain:
+    """Moves what was captured into the spool: hook, redaction, encoding.
+
+    `turn` does one slice of work; a thread repeats it. Work in hand is kept on the object, so an
+    exception, or the death of the thread, in the middle of a slice loses nothing.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        spool: Spool,
+        encoder: Encoder,
+        ledger: Ledger,
+        callbacks: Callbacks,
+        clock: Clock,
+        *,
+        before_send: Callable[[Kind, Fields], Fields | None] | None = None,
+        waits_for_room: bool = False,
+        on_spooled: Callable[[], None] = lambda: None,
+        on_marker: Callable[[Marker], None] = lambda marker: None,
+    ) -> None:
+        self._intake = intake
+        self._spool = spool
+        self._encode = {"events": encoder.event, "metrics": encoder.metric}
+        self._ledger = ledger
+        self._callbacks = callbacks
+        self._clock = clock
+        self._before_send = before_send
+        self._waits_for_room = waits_for_room
+        self._on_spooled = on_spooled
+        self._on_marker = on_marker
+        self._in_hand: list[Any] = []
+        self._lingered = False
+        #: True while it waits for room in the spool.
+        self.is_held_up = False
+
+    @property
+    def depth(self) -> int:
+        """Events and metrics taken from the queue and not in the spool yet."""
+        return sum(1 for item in list(self._in_hand) if not isinstance(item, Marker))
+
+    def clear(self) -> int:
+        """Let go of what is in hand; return the number of events and metrics."""
+        left, self._in_hand = self.depth, []
+        return left
+
+    def turn(self) -> float | None:
+        """Do one slice; return the seconds to wait before the next, None to wait for the bell."""
+        self.is_held_up = self._waits_for_room and self._spool.is_full()
+        if self.is_held_up:
+            return 1.0  # delivery rings as soon as it made room
+        intake = self._intake
+        if not self._in_hand:
+            if not intake.queue:
+                self._lingered = False
+                return None if intake.arm() else 0.0
+            if not self._lingered and len(intake.queue) < SLICE and not intake.markers:
+                self._lingered = True
+                intake.relax()
+                return LINGER
+            self._in_hand = intake.take(SLICE)
+        self._work()
+        self._on_spooled()
+        return _BREATH
+
+    def _work(self) -> None:
+        now = self._clock.now()
+        records: list[Record] = []
+        done = 0
+        try:
+            for item in self._in_hand:
+                if isinstance(item, Marker):
+                    self._append(records)
+                    records = []
+                    self._intake.markers.discard(item)
+                    self._on_marker(item)
+                else:
+                    record = self._record(item, now)
+                    if record is not None:
+                        records.append(record)
+                done += 1
+        finally:
+            # Whatever happened, what is encoded is kept and what is not is tried again.
+            self._in_hand = self._in_hand[done:]
+            self._append(records)
+
+    def _append(self, records: list[Record]) -> None:
+        if records:
+            lost = self._spool.append(records)
+            if lost:
+                self._ledger.drop("overflow", lost)
+
+    def _record(self, item: tuple[Kind, Fields], now: float) -> Record | None:
+        kind, fields = item
+        try:
+            if self._before_send is not None:
+                given = self._filter(kind, fields)
+                if given is None:
+                    return None
+                fields = given
+            return self._encode[kind](fields, now)
+        except TooLargeError as error:
+            self._lose("too_large", error)
+        except EncodeError as error:
+            self._lose("unencodable", error)
+        except Exception as error:  # values can be anything; only this event is lost, and counted
+            self._lose("unencodable", error)
+        return None
+
+    def _filter(self, kind: Kind, fields: Fields) -> Fields | None:
+        assert self._before_send is not None
+        try:
+            with quiet():
+                given = self._before_send(kind, fields)
+        except BaseException as error:  # the application's code, sys.exit() included: fails closed
+            self._ledger.drop("hook_failed")
+            self._callbacks.error("before_send", error)
+            return None
+        if given is None:
+            self._ledger.drop("filtered")
+        return given
+
+    def _lose(self, reason: DropReason, error: Exception) -> None:
+        self._ledger.drop(reason)
+        self._callbacks.error("encode", error)

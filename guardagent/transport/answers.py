@@ -1,0 +1,112 @@
+"""What each answer of the backend means (DESIGN.md 6). Pure."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from guardagent.errors import RejectedError, SetupError, TooLargeError, TransientError
+from guardagent.transport.protocol import Receipt
+from guardagent.transport.retry import parse_retry_after
+
+__all__ = ["ANSWER_BYTES", "inflate", "judge"]
+
+#: Bytes read of an answer, and inflated of a compressed one.
+ANSWER_BYTES = 64 * 1024
+_REASON_KEPT = 200
+
+
+def inflate(body: bytes, encoding: str | None) -> bytes:
+    """Undo a content encoding up to `ANSWER_BYTES`; what cannot be read counts as empty."""
+    if (encoding or "identity").strip().lower() in ("", "identity"):
+        return body
+    try:
+        # 32: zlib and gzip headers alike. We asked for neither; the bound is for hostile peers.
+        return zlib.decompressobj(32 + zlib.MAX_WBITS).decompress(body, ANSWER_BYTES)
+    except zlib.error:
+        return b""
+
+
+def judge(
+    status: int, headers: Mapping[str, str], body: bytes, *, bytes_sent: int, now: float
+) -> Receipt:
+    """Return the acceptance, or raise what the answer says instead.
+
+    Args:
+        status: HTTP status.
+        headers: the answer's, case-insensitive.
+        body: as read, bounded, inflated.
+        bytes_sent: for the receipt.
+        now: unix seconds, for a Retry-After date.
+
+    Raises:
+        TransientError: 408, 429 and 5xx.
+        TooLargeError: 413.
+        RejectedError: any other 4xx; not final for a 2xx whose body says it failed.
+        SetupError: 401, 403, 407 and every redirect.
+    """
+    if 200 <= status < 300:
+        return _accepted(status, _document(body), bytes_sent)
+    if status in (408, 429) or status >= 500:
+        raise TransientError(
+            f"HTTP {status}",
+            status=status,
+            outage=status >= 500,
+            retry_after=parse_retry_after(headers.get("Retry-After"), now),
+        )
+    if status == 413:
+        raise TooLargeError("HTTP 413: too large", status=status)
+    if status in (401, 403, 407):
+        raise SetupError(f"HTTP {status}: the key is refused{_reason(body)}", status=status)
+    if 300 <= status < 400:
+        raise SetupError(f"HTTP {status}: redirects are not followed; set endpoint", status=status)
+    raise RejectedError(f"HTTP {status}{_reason(body)}", status=status)
+
+
+def _accepted(status: int, document: Any, bytes_sent: int) -> Receipt:
+    if not isinstance(document, dict):
+        return Receipt(bytes_sent)
+    rejected = _rejected(document.get("rejected")) or _rejected(document.get("errors"))
+    if rejected:
+        return Receipt(bytes_sent, rejected)
+    if document.get("success") is False or document.get("errors"):
+        reason = _reason(json.dumps(document).encode())
+        raise RejectedError(f"HTTP {status}, but not successful{reason}", status=status, final=False)
+    return Receipt(bytes_sent)
+
+
+def _rejected(entries: Any) -> dict[str, str]:
+    """Read which keys were refused; empty unless every entry names its key."""
+    if not isinstance(entries, list):
+        return {}
+    named = {
+        str(entry["idempotency_key"]): _short(entry.get("reason", ""))
+        for entry in entries
+        if isinstance(entry, dict) and entry.get("idempotency_key")
+    }
+    return named if len(named) == len(entries) else {}
+
+
+def _document(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _reason(body: bytes) -> str:
+    """Return what a JSON answer gives as reason, in short; nothing of an HTML page."""
+    document = _document(body)
+    if not isinstance(document, dict):
+        return ""
+    for name in ("errors", "error", "detail", "message", "reason"):
+        if document.get(name):
+            return ": " + _short(document[name])
+    return ""
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return "".join(char if char.isprintable() else " " for char in text[:_REASON_KEPT])

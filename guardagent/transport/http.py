@@ -1,0 +1,235 @@
+"""Batches over HTTP: one kept-open requests session per process (WIRE.md 1, 2, 4).
+
+Owns: the session, the headers, the key. In: a batch. Out: a receipt, or an error that says what
+to do next. Retries are in `retry`, the meaning of answers in `answers`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
+from typing import Any
+
+import requests
+import urllib3
+from urllib3.util.timeout import Timeout
+
+from guardagent._clock import SYSTEM_CLOCK, Clock
+from guardagent._version import __version__
+from guardagent.config import AgentConfig
+from guardagent.errors import DeliveryError, SetupError, TransientError
+from guardagent.spool.protocol import Batch
+from guardagent.transport.answers import ANSWER_BYTES, inflate, judge
+from guardagent.transport.connection import DeadlineAdapter
+from guardagent.transport.envelope import Envelope
+from guardagent.transport.installation import installation_id
+from guardagent.transport.protocol import Receipt
+from guardagent.transport.retry import DeliveryRetry, Interrupted
+from guardagent.transport.sealing import compress, sign
+
+__all__ = ["HTTPTransport"]
+
+_log = logging.getLogger(__name__)
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        # Even with allow_redirects=False requests reads a redirect's whole body, without bound,
+        # to prepare the request it is not going to send.
+        return None
+
+
+class HTTPTransport:
+    """Delivers to the management backend; used by one thread at a time.
+
+    Args:
+        config: address, key, limits.
+        pause: waits so many seconds before a retry; False ends the wait because the agent stops.
+        on_retry: called for each request that is sent again.
+        clock: tells the time.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        *,
+        pause: Callable[[float], bool],
+        on_retry: Callable[[], None] = lambda: None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._envelope = Envelope(
+            project_id=config.project_id,
+            guard_version=config.guard_version,
+            guard_core_version=config.guard_core_version,
+        )
+        hooks = {"pause": pause, "now": time.time, "on_retry": on_retry}
+        self._patient = DeliveryRetry.of(config.retry_attempts, config.backoff_factor, **hooks)
+        self._single = DeliveryRetry.of(0, 0.0, **hooks)
+        self._adapter: DeadlineAdapter | None = None
+        self._session: requests.Session | None = None
+        self._install_id: str | None = None
+
+    def send(self, batch: Batch, deadline: float | None = None) -> Receipt:
+        """Deliver a batch, or raise why not; see `Transport.send`."""
+        plain = self._envelope.wrap(batch)
+        body, headers = self._pack(plain, batch)
+        key = self._read_key()
+        try:
+            return self._post(batch.kind, body, {**headers, "X-API-Key": key}, deadline)
+        except SetupError:
+            renewed = self._read_key()
+            if renewed == key:
+                raise
+            # The key was rotated since this batch read it: ask once more, at once.
+            return self._post(batch.kind, body, {**headers, "X-API-Key": renewed}, deadline)
+
+    def abort(self) -> None:
+        """Break what is open; a `send` in another thread fails soon."""
+        adapter = self._adapter
+        if adapter is not None:
+            for connection in list(adapter.opened):
+                connection.abort()
+
+    def close(self) -> None:
+        """Close the session; the next `send` opens a new one."""
+        session, self._session, self._adapter = self._session, None, None
+        if session is not None:
+            session.close()
+
+    def after_fork(self) -> None:
+        """Forget the parent's session; close its descriptors without a word to the backend."""
+        adapter, self._session, self._adapter = self._adapter, None, None
+        if adapter is not None:
+            for connection in list(adapter.opened):
+                connection.forget()
+
+    def _post(
+        self, kind: str, body: bytes, headers: dict[str, str], deadline: float | None
+    ) -> Receipt:
+        config = self._config
+        seconds = config.timeout
+        if deadline is not None:
+            seconds = max(0.05, min(seconds, deadline - self._clock.monotonic()))
+        try:
+            response = self._open(final=deadline is not None).post(
+                f"{config.endpoint}/api/v1/{kind}",
+                data=body,
+                headers=headers,
+                timeout=Timeout(total=seconds),  # type: ignore[arg-type]
+                verify=config.ca_bundle or config.verify_tls,
+                cert=config.client_cert,
+                proxies=dict(config.proxies) if config.proxies else None,
+                allow_redirects=False,
+                stream=True,
+            )
+            with response:
+                answer = self._read(response)
+        except Interrupted:
+            raise TransientError("interrupted: the agent stops", outage=False) from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise TransientError(_cause(error)) from error
+        return judge(
+            response.status_code,
+            response.headers,
+            answer,
+            bytes_sent=len(body),
+            now=time.time(),
+        )
+
+    def _read(self, response: requests.Response) -> bytes:
+        """Read the answer up to its bounds.
+
+        One that is cut short by its sender is an error: the acknowledgement is lost, and only
+        sending again makes sure. One that we cut, in size or time, stands by its status.
+        """
+        try:
+            body = response.raw.read(ANSWER_BYTES, decode_content=False)
+        except (urllib3.exceptions.ReadTimeoutError, TimeoutError):
+            body = b""
+        return inflate(body, response.headers.get("Content-Encoding"))
+
+    def _pack(self, plain: bytes, batch: Batch) -> tuple[bytes, dict[str, str]]:
+        config = self._config
+        headers = {
+            "User-Agent": f"guardagent/{__version__}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "X-Agent-Install-Id": self._identity(),
+            "Idempotency-Key": batch.batch_id,
+        }
+        if config.project_id is not None:
+            headers["X-Project-ID"] = config.project_id
+        if config.payload_signing_secret is not None:
+            headers["X-Payload-Signature"] = sign(config.payload_signing_secret, plain)
+        if config.compression and len(plain) >= config.compression_threshold:
+            pressed = compress(plain)
+            if pressed is not None:
+                headers["Content-Encoding"] = "gzip"
+                return pressed, headers
+        return plain, headers
+
+    def _read_key(self) -> str:
+        """Return the key as it is now.
+
+        Raises:
+            SetupError: its source fails, or gives something no header can hold.
+        """
+        source = self._config.api_key
+        try:
+            if isinstance(source, Path):
+                key: Any = source.read_text("utf-8")
+            else:
+                key = source() if callable(source) else source
+        except Exception as error:  # the application's callable, or an unreadable file
+            raise SetupError(f"the api_key could not be read: {type(error).__name__}") from error
+        key = key.strip() if isinstance(key, str) else ""
+        if not (key and key.isascii() and key.isprintable()):
+            raise SetupError("the api_key that was read is empty or not printable ASCII")
+        return str(key)
+
+    def _identity(self) -> str:
+        if self._install_id is None:
+            self._install_id = installation_id(self._config.install_id)
+        return self._install_id
+
+    def _open(self, *, final: bool) -> requests.Session:
+        if self._session is None or self._adapter is None:
+            self._adapter = DeadlineAdapter(self._patient)
+            self._session = _new_session(self._adapter)
+            if not self._config.verify_tls:
+                _log.warning("verify_tls is False: the backend's certificate is not checked.")
+                urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        self._adapter.max_retries = self._single if final else self._patient
+        return self._session
+
+
+def _new_session(adapter: DeadlineAdapter) -> requests.Session:
+    session = _Session()
+    session.headers.clear()
+    # An explicit auth, if only one that does nothing, is what keeps requests from reading .netrc.
+    session.auth = lambda request: request
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+def _cause(error: BaseException) -> str:
+    """Name the innermost error of requests' and urllib3's nesting, in one line without URLs."""
+    for _ in range(8):
+        inner = getattr(error, "reason", None) or getattr(error, "original_error", None)
+        if not isinstance(inner, BaseException):
+            inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
+        if inner is None and isinstance(error, (DeliveryError, urllib3.exceptions.HTTPError)):
+            inner = error.__cause__
+        if inner is None:
+            break
+        error = inner
+    text = str(error) if isinstance(error, OSError) else str(error).rpartition(": ")[2]
+    return f"{type(error).__name__}: {text}"[:200].rstrip(": ")
