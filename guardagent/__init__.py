@@ -1,14 +1,37 @@
-"""Report security events from any Python application without slowing it down or losing them."""
+"""Report security events from any Python application without slowing it down or losing them.
+
+The names load when they are first used, so that `import guardagent` costs a millisecond.
+"""
 
 from __future__ import annotations
 
-from guardagent._default import capture, get_agent, init
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from guardagent._version import __version__
-from guardagent.agent import Agent
-from guardagent.config import AgentConfig
-from guardagent.errors import BufferFull, ConfigError, EventError, GuardAgentError
-from guardagent.events import SecurityEvent, SecurityMetric
-from guardagent.status import Stats
+
+if TYPE_CHECKING:
+    from guardagent._default import capture, get_agent, init
+    from guardagent.agent import Agent
+    from guardagent.config import AgentConfig
+    from guardagent.errors import BufferFull, ConfigError, EventError, GuardAgentError
+    from guardagent.events import SecurityEvent, SecurityMetric
+    from guardagent.status import Stats
+
+_HOMES = {
+    "Agent": "agent",
+    "AgentConfig": "config",
+    "BufferFull": "errors",
+    "ConfigError": "errors",
+    "EventError": "errors",
+    "GuardAgentError": "errors",
+    "SecurityEvent": "events",
+    "SecurityMetric": "events",
+    "Stats": "status",
+    "capture": "_default",
+    "get_agent": "_default",
+    "init": "_default",
+}
 
 __all__ = [
     "Agent",
@@ -25,3 +48,15 @@ __all__ = [
     "get_agent",
     "init",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

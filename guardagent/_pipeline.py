@@ -11,15 +11,17 @@ from typing import Any, Protocol
 from guardagent import _exit
 from guardagent._clock import Bell, Clock
 from guardagent._ids import KeySource
+from guardagent._log import say
 from guardagent._loop import Loop
 from guardagent._quiet import MUTED
 from guardagent.config import AgentConfig
 from guardagent.delivery import Delivery
-from guardagent.encoding import Encoder, Fields, Kind
+from guardagent.encoding import Encoder
+from guardagent.fields import Fields, Kind
 from guardagent.hooks import event_hook
 from guardagent.intake import Drain, Intake, Marker
 from guardagent.redaction import Redactor
-from guardagent.spool.memory import MemorySpool
+from guardagent.spool.memory import MemorySpool, WhenFull
 from guardagent.status import Callbacks, DropReason, Ledger, Losses, Stats
 from guardagent.transport.envelope import ENVELOPE_BYTES
 from guardagent.transport.protocol import Transport
@@ -27,6 +29,14 @@ from guardagent.transport.protocol import Transport
 __all__ = ["Pipeline", "TransportFactory"]
 
 _log = logging.getLogger(__name__)
+
+#: Under "block" and "raise" the drain waits for room, so the spool itself never has to lose any.
+_WHEN_FULL: dict[str, WhenFull] = {
+    "drop_oldest": "drop_oldest",
+    "drop_newest": "drop_newest",
+    "block": "grow",
+    "raise": "grow",
+}
 
 #: What `stop` may take beyond its deadline for threads to notice that they are over.
 _GRACE = 0.3
@@ -51,6 +61,7 @@ class Pipeline:
         self.shutdown_timeout = config.shutdown_timeout
         self.keys = KeySource()
         self.ledger = Ledger()
+        self.count = self.ledger.captured.tick
         self._clock = clock
         self._callbacks = Callbacks(config.on_error, config.on_drop)
         self._losses = Losses(self.ledger, self._callbacks, clock)
@@ -61,10 +72,16 @@ class Pipeline:
         self._spool = MemorySpool(
             config.spool_max_records,
             config.spool_max_bytes,
-            drops_oldest=config.overflow == "drop_oldest",
+            when_full=_WHEN_FULL[config.overflow],
         )
         self._delivery = Delivery(
-            config, self._spool, self.ledger, self._callbacks, clock, self._delivery_bell
+            config,
+            self._spool,
+            self.ledger,
+            self._callbacks,
+            clock,
+            self._delivery_bell,
+            is_filling=lambda: bool(self._intake.queue),
         )
         self._drain = Drain(
             self._intake,
@@ -200,6 +217,7 @@ class Pipeline:
 
     def _tear_down(self, deadline: float) -> None:
         self.is_closed = True
+        self._delivery.is_closing = True
         self._drains.end()
         self._delivers.end()
         if self.pending:
@@ -246,7 +264,7 @@ class Pipeline:
 
     def _crashed(self, error: BaseException) -> None:
         self._callbacks.error("thread", error)
-        _log.warning("A thread of the agent met %s and goes on.", type(error).__name__)
+        say(_log, logging.WARNING, "A thread of the agent met %s and goes on.", type(error).__name__)
 
     def _refuse_closed(self, _item: Any) -> bool:
         return self.refuse("closed")

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 from guardagent._exit import settle_all
+from guardagent._log import say
 
 __all__ = ["install"]
 
@@ -61,7 +62,7 @@ class _Handler:
 def install() -> None:
     """Put the handler in front of the present one; does nothing, with a warning, off the main thread."""
     if threading.current_thread() is not threading.main_thread():
-        _log.warning("flush_on_sigterm needs start() on the main thread; no handler was installed.")
+        say(_log, logging.WARNING, "flush_on_sigterm needs start() on the main thread; no handler was installed.")
         return
     former = signal.getsignal(signal.SIGTERM)
     if not isinstance(former, _Handler):

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from os import getpid
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guardagent import _fork, _signals
 from guardagent._clock import SYSTEM_CLOCK, Clock
-from guardagent._pipeline import Pipeline, TransportFactory
+from guardagent._log import say
 from guardagent._quiet import MUTED
 from guardagent.config import AgentConfig
-from guardagent.encoding import event_fields, metric_fields
 from guardagent.errors import BufferFull, EventError, SetupError
 from guardagent.events import SecurityEvent, SecurityMetric, coerce
+from guardagent.fields import event_fields, metric_fields
 from guardagent.spool.protocol import Batch
 from guardagent.status import Stats
 from guardagent.transport.protocol import Receipt, Transport
+
+if TYPE_CHECKING:
+    from guardagent._pipeline import Pipeline, TransportFactory
 
 __all__ = ["Agent"]
 
@@ -52,10 +55,11 @@ class Agent:
         self._make_transport = _transport_factory(config, transport, clock)
         self._pipeline = self._new_pipeline()
         self._is_started = False
+        self._takes_events = config.enable_events
         self._warned: set[str] = set()
         _fork.watch(self)
         if not config.is_enabled:
-            _log.warning("guardagent is disabled: there is no api_key.")
+            say(_log, logging.WARNING, "guardagent is disabled: there is no api_key.")
 
     def __enter__(self) -> Agent:
         self.start()
@@ -100,13 +104,13 @@ class Agent:
         """
         pipeline = self._pipeline
         # The pid is compared because uWSGI and others fork without running Python's hooks.
-        if not self._is_started or pipeline.pid != os.getpid():
+        if not self._is_started or pipeline.pid != getpid():
             pipeline = self._enter()
-        pipeline.ledger.captured.tick()
+        pipeline.count()
         try:
             if MUTED and threading.get_ident() in MUTED:
                 return pipeline.refuse("recursive")
-            if type(event) is SecurityEvent and self.config.enable_events:
+            if type(event) is SecurityEvent and self._takes_events:
                 if event._idempotency_key is None:
                     event._idempotency_key = pipeline.keys.take()
                 return pipeline.offer(("events", event_fields(event)))
@@ -160,6 +164,8 @@ class Agent:
         return pipeline.offer(("events", event_fields(value)))
 
     def _new_pipeline(self) -> Pipeline:
+        from guardagent._pipeline import Pipeline
+
         pipeline = Pipeline(self.config, self._make_transport, self._clock)
         if not self.config.is_enabled:
             pipeline.shut("disabled")
@@ -167,7 +173,7 @@ class Agent:
 
     def _here(self) -> Pipeline:
         """Return this process's pipeline."""
-        if self._pipeline.pid != os.getpid():
+        if self._pipeline.pid != getpid():
             self._begin_anew()
         return self._pipeline
 
@@ -192,7 +198,7 @@ class Agent:
         key = f"{type(error).__name__} {about}".strip()[:80]
         if key not in self._warned and len(self._warned) < 100:
             self._warned.add(key)
-            _log.warning("An event could not be taken and was dropped (%s).", key)
+            say(_log, logging.WARNING, "An event could not be taken and was dropped (%s).", key)
 
 
 class _Nowhere:
@@ -215,7 +221,7 @@ def _warn_of_uwsgi() -> None:
     if isinstance(options, dict) and not (
         options.get("enable-threads") or options.get(b"enable-threads") or options.get("threads")
     ):
-        _log.warning("uWSGI runs without --enable-threads: events are delivered only at exit.")
+        say(_log, logging.WARNING, "uWSGI runs without --enable-threads: events are delivered only at exit.")
 
 
 def _transport_factory(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -219,6 +218,8 @@ def _field(name: object) -> Any:
     fields = {field.name: field for field in attrs.fields(AgentConfig)}
     field = fields.get(name.lower()) if isinstance(name, str) else None
     if field is None:
+        import difflib
+
         near = difflib.get_close_matches(str(name).lower(), fields, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{name}: there is no such setting{hint}")

@@ -7,15 +7,18 @@ Owns: when something is sent, and what becomes of it. In: records in the spool, 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections import deque
+from collections.abc import Callable
 
 import attrs
 
 from guardagent._clock import Bell, Clock
+from guardagent._ids import chance
+from guardagent._log import say
 from guardagent._quiet import quiet
 from guardagent.config import AgentConfig
+from guardagent.encoding import record_key
 from guardagent.errors import (
     DeliveryError,
     RejectedError,
@@ -28,8 +31,7 @@ from guardagent.spool.protocol import Batch, Spool
 from guardagent.status import Callbacks, DropReason, Ledger
 from guardagent.transport.breaker import CircuitBreaker
 from guardagent.transport.envelope import ENVELOPE_BYTES
-from guardagent.transport.protocol import Receipt, Transport
-from guardagent.transport.retry import BACKOFF_MAX, RETRY_AFTER_MAX
+from guardagent.transport.protocol import BACKOFF_MAX, RETRY_AFTER_MAX, Receipt, Transport
 
 __all__ = ["Delivery"]
 
@@ -71,8 +73,9 @@ class Delivery:
         clock: Clock,
         bell: Bell,
         *,
+        is_filling: Callable[[], bool] = lambda: False,
         breaker: CircuitBreaker | None = None,
-        rng: random.Random | None = None,
+        rng: Callable[[], float] = chance,
     ) -> None:
         self._config = config
         self._spool = spool
@@ -80,8 +83,9 @@ class Delivery:
         self._callbacks = callbacks
         self._clock = clock
         self._bell = bell
-        self._rng = rng or random.Random()
-        self.breaker = breaker or CircuitBreaker(rng=self._rng)
+        self._is_filling = is_filling
+        self._rng = rng
+        self.breaker = breaker or CircuitBreaker(rng=rng)
         self._transport: Transport | None = None
         self._arrived: deque[Marker] = deque()
         self._farewell: _Farewell | None = None
@@ -91,6 +95,8 @@ class Delivery:
         self._failures = 0
         #: Records in the request that is being sent.
         self.in_flight = 0
+        #: Set when nothing is to be sent any more.
+        self.is_closing = False
         #: Set when the spool is gone; what a request still out there brings counts no more.
         self.is_closed = False
 
@@ -100,8 +106,7 @@ class Delivery:
 
     def look(self) -> None:
         """Have the thread look at the spool, when there is reason to."""
-        pending = self._spool.pending()
-        if self._since is None or pending >= self._config.buffer_size:
+        if self._since is None or self._is_plenty(self._spool.pending()):
             self._bell.ring()
 
     def receive(self, marker: Marker) -> None:
@@ -124,9 +129,9 @@ class Delivery:
             self._give_back(farewell)
 
     def pause(self, seconds: float) -> bool:
-        """Wait before a retry; False as soon as the last round begins."""
+        """Wait before a retry; False as soon as the last round begins or is over."""
         ends_at = self._clock.monotonic() + seconds
-        while self._farewell is None:
+        while self._farewell is None and not self.is_closing:
             left = ends_at - self._clock.monotonic()
             if left <= 0:
                 return True
@@ -135,9 +140,9 @@ class Delivery:
 
     def turn(self) -> float | None:
         """Send one batch if one is due; return the seconds to the next turn, None for the bell."""
-        self._settle_markers()
         if self._config.max_event_age is not None:
             self._drop("expired", self._spool.expire(self._clock.now() - self._config.max_event_age))
+        self._settle_markers()
         farewell = self._farewell
         if farewell is not None:
             return self._last_turn(farewell)
@@ -178,11 +183,16 @@ class Delivery:
         if self._since is None:
             self._since = now
         due_in = self._since + self._config.flush_interval - now
-        if self._goal is None and (
-            self._arrived or pending >= self._config.buffer_size or due_in <= 0
-        ):
+        if self._goal is None and (self._arrived or due_in <= 0 or self._is_plenty(pending)):
             self._goal = self._spool.ticket()
         return 0 if self._goal is not None else due_in
+
+    def _is_plenty(self, pending: int) -> bool:
+        """Tell whether enough is pending; while more streams in, a full batch is awaited."""
+        config = self._config
+        if pending < config.buffer_size:
+            return False
+        return pending >= config.max_batch_size or not self._is_filling()
 
     def _settle_markers(self) -> None:
         while self._arrived and self._spool.is_settled(self._arrived[0].ticket):
@@ -225,17 +235,19 @@ class Delivery:
             self._accepted(batch, receipt)
 
     def _accepted(self, batch: Batch, receipt: Receipt) -> None:
-        refused = sum(record.key in receipt.rejected for record in batch.records) * bool(
-            receipt.rejected
-        )
+        refused = 0
+        if receipt.rejected:
+            refused = sum(record_key(body) in receipt.rejected for body in batch.bodies)
+        if self.is_closed:
+            return  # counted as left behind already
         self._spool.ack(batch)
         self._ledger.delivered.add(len(batch) - refused)
         self._drop("rejected", refused)
-        self._ledger.bytes_sent.add(receipt.bytes_sent)
+        self._ledger.bytes_sent += receipt.bytes_sent
         self._ledger.last_success_at = self._clock.monotonic()
         self._ledger.last_error = None
         if self._failures:
-            _log.info("Delivery works again after %d failures.", self._failures)
+            say(_log, logging.INFO, "Delivery works again after %d failures.", self._failures)
         self._failures = 0
 
     def _answered(self) -> None:
@@ -255,6 +267,8 @@ class Delivery:
             self._keep(batch, error, farewell)
 
     def _bury(self, batch: Batch, reason: DropReason, error: DeliveryError) -> None:
+        if self.is_closed:
+            return
         self._spool.bury(batch, reason)
         self._drop(reason, len(batch))
         self._ledger.last_error = _brief(error)
@@ -282,13 +296,15 @@ class Delivery:
             self.breaker.failed(now)
         else:
             self.breaker.succeeded()
-            self._resume_at = now + self._patience(error) * (1 + _JITTER * self._rng.random())
+        self._resume_at = now + self._patience(error) * (1 + _JITTER * self._rng())
         self._complain(batch, error, cause)
 
     def _patience(self, error: DeliveryError) -> float:
-        """Return the seconds to wait after an answer that asks for it, or that retrying won't mend."""
+        """Return the seconds until the next request: as asked, or more with each failure in a row."""
         if isinstance(error, TransientError) and error.retry_after is not None:
             return error.retry_after
+        if isinstance(error, TransientError) and error.outage:
+            return self._config.backoff_factor  # the retries have waited longer; then the breaker
         doubled = 2.0 ** min(self._failures - 1, 32)
         if isinstance(error, SetupError):
             return min(RETRY_AFTER_MAX, doubled)
@@ -299,7 +315,7 @@ class Delivery:
         self._ledger.last_error = _brief(error)
         if self._failures == 1:
             level = logging.ERROR if isinstance(error, SetupError) else logging.WARNING
-            _log.log(level, "Delivery fails (%s); events are kept meanwhile.", _brief(error))
+            say(_log, level, "Delivery fails (%s); events are kept meanwhile.", _brief(error))
         self._callbacks.error(
             "transport_send", cause or error, batch_id=batch.batch_id, events=len(batch)
         )

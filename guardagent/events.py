@@ -6,15 +6,16 @@ import datetime as dt
 import math
 from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
-from uuid import uuid4
 
 import attrs
 
 from guardagent import _fields
-from guardagent._ids import format_key
+from guardagent._ids import format_key, new_key
 from guardagent.errors import EventError
 from guardagent.plain import as_datetime, describe, plain
+from guardagent.snapshot import snapshot
 
 __all__ = ["METRIC_TYPES", "TEXT_DEFAULTS", "SecurityEvent", "SecurityMetric", "coerce"]
 
@@ -127,8 +128,9 @@ class SecurityEvent:
         self.status_code = _fields.integer("status_code", self.status_code)
         self.response_time = _fields.seconds("response_time", self.response_time)
         self.metadata = _fields.mapping("metadata", self.metadata)
-        self.extra = _fields.mapping("extra", self.extra) or None
-        for taken in set(self.extra or ()).intersection(_aliases(type(self))):
+        extra = _fields.mapping("extra", self.extra)
+        self.extra = MappingProxyType(snapshot(extra)) if extra else None
+        for taken in set(extra).intersection(_aliases(type(self))):
             raise _fields.refusal("extra", taken, "names that are not fields of an event")
         if self._idempotency_key is not None:
             self._idempotency_key = _fields.key("idempotency_key", self._idempotency_key)
@@ -240,7 +242,7 @@ def coerce(source: object) -> SecurityEvent | SecurityMetric:
 def _key_text(owner: SecurityEvent | SecurityMetric) -> str:
     key = owner._idempotency_key
     if key is None:
-        key = owner._idempotency_key = uuid4().bytes
+        key = owner._idempotency_key = new_key()
     return format_key(key) if isinstance(key, bytes) else key
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from guardagent.encoding import Fields, Kind, event_fields, metric_fields
 from guardagent.events import SecurityEvent, SecurityMetric
+from guardagent.fields import Fields, Kind, event_fields, metric_fields
 
 __all__ = ["event_hook"]
 

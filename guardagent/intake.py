@@ -16,8 +16,9 @@ import attrs
 
 from guardagent._clock import Clock
 from guardagent._quiet import quiet
-from guardagent.encoding import Encoder, Fields, Kind, Record
+from guardagent.encoding import Encoder, Record
 from guardagent.errors import BufferFull, EncodeError, TooLargeError
+from guardagent.fields import Fields, Kind
 from guardagent.spool.protocol import Spool
 from guardagent.status import Callbacks, DropReason, Ledger
 
@@ -75,8 +76,8 @@ class Intake(queue.Queue[Any]):
         self.not_empty = threading.Condition(self.mutex)
         self.not_full = threading.Condition(self.mutex)
         self.all_tasks_done = threading.Condition(self.mutex)
-        #: Ring when so many items are inside; 1 while the drain sleeps.
-        self.wake_at = 1
+        #: Ring when so many items were inside already; 0 while the drain sleeps.
+        self.wake_at = 0
         #: Markers still in the queue; they count neither as events nor towards the bound.
         self.markers: set[Marker] = set()
         self._wake = wake
@@ -98,13 +99,14 @@ class Intake(queue.Queue[Any]):
             BufferFull: full, under "raise".
         """
         waiting = self.queue
-        if len(waiting) < self.maxsize:
+        size = len(waiting)
+        if size < self.maxsize:
             waiting.append(item)
             taken = True
         else:
             taken = self._make_room(item)
         # Append first, then look: the drain arms `wake_at` first and then looks into the queue.
-        if len(waiting) >= self.wake_at:
+        if size >= self.wake_at:
             self.wake_at = _NEVER
             self._wake()
         return taken
@@ -132,12 +134,12 @@ class Intake(queue.Queue[Any]):
 
     def arm(self) -> bool:
         """Have the next `offer` ring; False when something is inside already."""
-        self.wake_at = 1
+        self.wake_at = 0
         return not self.queue
 
     def relax(self) -> None:
         """Have `offer` ring only when half the queue is in use."""
-        self.wake_at = self.maxsize // 2 + 1
+        self.wake_at = self.maxsize // 2
 
     def clear(self) -> int:
         """Let everything go; return the number of events and metrics."""
@@ -236,7 +238,8 @@ class Drain:
 
     def turn(self) -> float | None:
         """Do one slice; return the seconds to wait before the next, None to wait for the bell."""
-        self.is_held_up = self._waits_for_room and self._spool.is_full()
+        room = self._spool.room() if self._waits_for_room else SLICE
+        self.is_held_up = room == 0
         if self.is_held_up:
             return 1.0  # delivery rings as soon as it made room
         intake = self._intake
@@ -248,7 +251,7 @@ class Drain:
                 self._lingered = True
                 intake.relax()
                 return LINGER
-            self._in_hand = intake.take(SLICE)
+            self._in_hand = intake.take(min(SLICE, room))
         self._work()
         self._on_spooled()
         return _BREATH

@@ -71,17 +71,20 @@ class Redactor:
         self.max_text_bytes = max_text_bytes
         #: No text this short (in characters) can be too long (in bytes).
         self.short = max_text_bytes // 4
-        self._known: dict[str, bool] = {}
+        #: Names found not to be sensitive, for asking about many at once.
+        self.shown: set[str] = set()
 
     def hides(self, name: str) -> bool:
         """Tell whether values under this name are secret."""
-        hidden = self._known.get(name)
-        if hidden is None:
-            hidden = self._is_sensitive(name)
-            if len(self._known) >= _NAMES_KEPT or len(name) > 256:
-                self._known.clear()  # names may come from an attacker: remember few
-            self._known[name] = hidden
-        return hidden
+        if name in self.shown:
+            return False
+        if self._is_sensitive(name):
+            return True
+        if len(self.shown) >= _NAMES_KEPT:
+            self.shown.clear()  # names may come from an attacker: remember few
+        if name.isascii() and len(name) <= 64:
+            self.shown.add(name)
+        return False
 
     def _is_sensitive(self, name: str) -> bool:
         folded = _fold(name[:256])

@@ -30,10 +30,12 @@ _ATTEMPTS = 5
 def snapshot(mapping: Mapping[Any, Any] | None) -> dict[Any, Any]:
     """Copy a mapping; flat ones of plain values, the common case, at the speed of `dict.copy`."""
     if type(mapping) is dict and len(mapping) <= MAX_ITEMS:
-        copy = mapping.copy()
-        if PLAIN_TYPES.issuperset(map(type, copy.values())):
-            return copy
-        mapping = copy
+        mapping = mapping.copy()
+        for value in mapping.values():
+            if type(value) not in PLAIN_TYPES:
+                break
+        else:
+            return mapping
     copied = _Copier().copy(mapping, 0)
     return copied if type(copied) is dict else {}
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 import attrs
 
 from guardagent._clock import Clock
+from guardagent._log import say
 from guardagent._quiet import quiet
 
 __all__ = ["DROP_REASONS", "Callbacks", "DropReason", "Ledger", "Losses", "Stats", "Tally"]
@@ -43,7 +44,8 @@ DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 
 #: Losses are logged at most once in so many seconds for each reason.
 _LOG_INTERVAL = 30.0
-_EXPECTED = frozenset({"disabled", "filtered"})
+#: These are what the application asked for, or its own log lines about the agent.
+_EXPECTED = frozenset({"disabled", "filtered", "recursive"})
 
 
 class Tally:
@@ -113,7 +115,7 @@ class Ledger:
         self.captured = Tally()
         self.delivered = Tally()
         self.retried = Tally()
-        self.bytes_sent = Tally()
+        self.bytes_sent = 0  # written by whoever delivers, one thread at a time
         self.dropped: dict[DropReason, Tally] = {reason: Tally() for reason in DROP_REASONS}
         self.last_success_at: float | None = None
         self.last_error: str | None = None
@@ -133,7 +135,7 @@ class Ledger:
             captured=self.captured.value,
             delivered=self.delivered.value,
             retried=self.retried.value,
-            bytes_sent=self.bytes_sent.value,
+            bytes_sent=self.bytes_sent,
             dropped=MappingProxyType({str(k): v for k, v in self.losses().items()}),
             last_success_age=None if success is None else max(0.0, now - success),
             last_error=self.last_error,
@@ -168,7 +170,8 @@ class Callbacks:
             with quiet():
                 callback(*args)
         except BaseException as error:  # the application's code, sys.exit() included: all goes on
-            _log.warning("The callback %s raised %s.", name, type(error).__name__)
+            kind = type(error).__name__
+            say(_log, logging.WARNING, "The callback %s raised %s.", name, kind)
 
 
 class Losses:
@@ -193,11 +196,16 @@ class Losses:
             if new:
                 self._callbacks.drop(reason, new)
             if unlogged and reason not in _EXPECTED:
-                _log.warning(
-                    "%d events were lost (%s), %d since the start.", unlogged, reason, total
+                say(
+                    _log,
+                    logging.WARNING,
+                    "%d events were lost (%s), %d since the start.",
+                    unlogged,
+                    reason,
+                    total,
                 )
             if ended and reason not in _EXPECTED:
-                _log.info("No more events are being lost (%s).", reason)
+                say(_log, logging.INFO, "No more events are being lost (%s).", reason)
 
     def _advance(self, reason: DropReason, total: int, now: float) -> tuple[int, int, bool]:
         with self._lock:

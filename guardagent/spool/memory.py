@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from typing import Literal
 
 import attrs
 
-from guardagent.encoding import Kind, Record
+from guardagent.encoding import Record
+from guardagent.fields import Kind
 from guardagent.spool.protocol import Batch
 
-__all__ = ["MemorySpool"]
+__all__ = ["MemorySpool", "WhenFull"]
 
+WhenFull = Literal["drop_oldest", "drop_newest", "grow"]
 _Ticket = tuple[int, int]
 
 
@@ -20,45 +23,70 @@ _Ticket = tuple[int, int]
 class _Lane:
     """The records of one kind: they are sent in requests of their own.
 
+    Only their bytes are kept: a hundred thousand of them are then no work for the garbage
+    collector, and a pending event costs what it weighs on the wire and 41 bytes.
+
     Args:
-        waiting: not claimed, oldest first.
+        waiting: bodies not claimed, oldest first.
+        ages: pairs of a position and the time before which everything up to it was made.
         released: claimed once and given back, oldest first.
         claimed: batches that somebody is sending.
         appended: how many records ever came in; the position of the next one.
     """
 
-    waiting: deque[Record] = attrs.field(factory=deque)
+    waiting: deque[bytes] = attrs.field(factory=deque)
+    ages: deque[tuple[int, float]] = attrs.field(factory=deque)
     released: deque[Batch] = attrs.field(factory=deque)
     claimed: list[Batch] = attrs.field(factory=list)
     appended: int = 0
 
     @property
+    def head(self) -> int:
+        """Position of the oldest record waiting."""
+        return self.appended - len(self.waiting)
+
+    @property
     def oldest(self) -> int:
         """Position of the oldest record that is not settled."""
-        held = [batch.position for batch in (*self.claimed, *self.released)]
-        return min(held, default=self.appended - len(self.waiting))
+        held: list[int] = [batch.position for batch in (*self.claimed, *self.released)]
+        return min(held, default=self.head)
 
     def oldest_at(self) -> float:
-        """When the oldest record that could be evicted was made."""
-        return self.waiting[0].created_at if self.waiting else float("inf")
+        """When the oldest record waiting was made; infinity when none waits."""
+        if not self.waiting:
+            return float("inf")
+        while self.ages[0][0] <= self.head:
+            self.ages.popleft()
+        return self.ages[0][1]
+
+    def put(self, record: Record) -> None:
+        """Append one."""
+        self.waiting.append(record.body)
+        self.appended += 1
+        if self.ages and self.ages[-1][1] == record.created_at:
+            self.ages[-1] = self.appended, record.created_at
+        else:
+            self.ages.append((self.appended, record.created_at))
 
 
 class MemorySpool:
-    """Keeps records in lists of bytes, bounded in number and size.
+    """Keeps records as bytes, bounded in number and size.
 
     Args:
         max_records: records kept, claimed ones included.
         max_bytes: bytes of their bodies.
-        drops_oldest: who gives way when it is full: the oldest that is not being sent, or the
-            newcomer.
+        when_full: who gives way: the oldest that is not being sent, the newcomer, or nobody,
+            because whoever appends asks for `room` first.
     """
 
     durable = False
 
-    def __init__(self, max_records: int, max_bytes: int, *, drops_oldest: bool = True) -> None:
+    def __init__(
+        self, max_records: int, max_bytes: int, *, when_full: WhenFull = "drop_oldest"
+    ) -> None:
         self._max_records = max_records
         self._max_bytes = max_bytes
-        self._drops_oldest = drops_oldest
+        self._when_full = when_full
         self._lanes: dict[Kind, _Lane] = {"events": _Lane(), "metrics": _Lane()}
         self._lock = threading.RLock()  # guards all of the lanes and the two sums below
         self._records = 0
@@ -70,14 +98,13 @@ class MemorySpool:
         with self._lock:
             for record in records:
                 size = len(record.body)
-                while not self._fits(size) and self._drops_oldest and self._evict():
-                    lost += 1
-                if not self._fits(size):
+                if self._when_full == "drop_oldest":
+                    while not self._fits(size) and self._evict():
+                        lost += 1
+                if not self._fits(size) and self._when_full != "grow":
                     lost += 1
                     continue
-                lane = self._lanes[record.kind]
-                lane.waiting.append(record)
-                lane.appended += 1
+                self._lanes[record.kind].put(record)
                 self._records += 1
                 self._nbytes += size
         return lost
@@ -92,11 +119,11 @@ class MemorySpool:
                     return batch
             kind = min(self._lanes, key=lambda name: self._lanes[name].oldest_at())
             lane = self._lanes[kind]
-            position = lane.appended - len(lane.waiting)
-            records = _take(lane.waiting, limit, max_bytes)
-            if not records:
+            position = lane.head
+            bodies = _take(lane.waiting, limit, max_bytes)
+            if not bodies:
                 return None
-            batch = Batch(kind=kind, records=records, created_at=now, position=position)
+            batch = Batch(kind=kind, bodies=bodies, created_at=now, position=position)
             lane.claimed.append(batch)
             return batch
 
@@ -104,8 +131,7 @@ class MemorySpool:
         """Forget accepted records."""
         with self._lock:
             if self._unclaim(batch):
-                self._records -= len(batch)
-                self._nbytes -= batch.nbytes
+                self._forget(batch)
 
     def release(self, batch: Batch) -> None:
         """Keep the batch as it is; it is the next to be claimed."""
@@ -123,14 +149,13 @@ class MemorySpool:
                 self._lanes[batch.kind].released.extendleft((second, first))
 
     def expire(self, before: float) -> int:
-        """Forget the oldest records; a released batch only when its youngest is too old."""
+        """Forget the oldest records; a released batch by the time it was first claimed."""
         lost = 0
         with self._lock:
             for lane in self._lanes.values():
-                while lane.released and lane.released[0].records[-1].created_at < before:
+                while lane.released and lane.released[0].created_at < before:
                     batch = lane.released.popleft()
-                    self._records -= len(batch)
-                    self._nbytes -= batch.nbytes
+                    self._forget(batch)
                     lost += len(batch)
                 while lane.oldest_at() < before:
                     self._forget_oldest(lane)
@@ -149,9 +174,9 @@ class MemorySpool:
         """Return the bytes of the bodies kept."""
         return self._nbytes
 
-    def is_full(self) -> bool:
-        """Tell whether one more record of ordinary size would not fit."""
-        return not self._fits(1)
+    def room(self) -> int:
+        """Return how many records more are within the bounds."""
+        return max(0, self._max_records - self._records) if self._nbytes < self._max_bytes else 0
 
     def ticket(self) -> _Ticket:
         """Return the positions behind the newest event and the newest metric."""
@@ -169,10 +194,7 @@ class MemorySpool:
         """Drop everything; return how many records that were."""
         with self._lock:
             lost = self._records
-            for lane in self._lanes.values():
-                lane.waiting.clear()
-                lane.released.clear()
-                lane.claimed.clear()
+            self._lanes = {"events": _Lane(), "metrics": _Lane()}
             self._records = self._nbytes = 0
             return lost
 
@@ -187,8 +209,12 @@ class MemorySpool:
         return True
 
     def _forget_oldest(self, lane: _Lane) -> None:
-        self._nbytes -= len(lane.waiting.popleft().body)
+        self._nbytes -= len(lane.waiting.popleft())
         self._records -= 1
+
+    def _forget(self, batch: Batch) -> None:
+        self._records -= len(batch)
+        self._nbytes -= batch.nbytes
 
     def _unclaim(self, batch: Batch) -> bool:
         """End a claim; False when the spool was closed meanwhile and has forgotten it."""
@@ -199,12 +225,12 @@ class MemorySpool:
         return True
 
 
-def _take(waiting: deque[Record], limit: int, max_bytes: int) -> list[Record]:
-    records: list[Record] = []
+def _take(waiting: deque[bytes], limit: int, max_bytes: int) -> list[bytes]:
+    bodies: list[bytes] = []
     room = max_bytes
-    while waiting and len(records) < limit:
-        room -= len(waiting[0].body) + 1
-        if records and room < 0:
+    while waiting and len(bodies) < limit:
+        room -= len(waiting[0]) + 1
+        if bodies and room < 0:
             break
-        records.append(waiting.popleft())
-    return records
+        bodies.append(waiting.popleft())
+    return bodies

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import attrs
 
-from guardagent.encoding import Kind, Record
+from guardagent.encoding import Record
+from guardagent.fields import Kind
 
 __all__ = ["Batch", "Spool"]
 
@@ -20,15 +21,15 @@ class Batch:
     Id and time of creation are made once, so every attempt sends the same bytes.
 
     Args:
-        records: oldest first.
-        created_at: unix seconds.
+        bodies: the records' JSON, oldest first.
+        created_at: unix seconds of the first claim.
         batch_id: `<unix ms>-<8 hex>` (WIRE.md 2).
         attempts: answers so far that left it to be offered again (2xx with `"success": false`).
         position: the spool's own note of where it came from.
     """
 
     kind: Kind
-    records: Sequence[Record]
+    bodies: Sequence[bytes]
     created_at: float
     batch_id: str = attrs.field()
     attempts: int = 0
@@ -39,18 +40,18 @@ class Batch:
         return f"{int(self.created_at * 1000)}-{os.urandom(4).hex()}"
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.bodies)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all bodies."""
-        return sum(len(record.body) for record in self.records)
+        return sum(map(len, self.bodies))
 
     def part(self, start: int, stop: int, position: Any) -> Batch:
         """Return a batch of some of the records, with an id of its own."""
         return Batch(
             kind=self.kind,
-            records=self.records[start:stop],
+            bodies=self.bodies[start:stop],
             created_at=self.created_at,
             attempts=self.attempts,
             position=position,
@@ -106,8 +107,8 @@ class Spool(Protocol):
         """Return the bytes of the bodies kept, claimed ones included."""
         ...
 
-    def is_full(self) -> bool:
-        """Tell whether the next append would lose something."""
+    def room(self) -> int:
+        """Return how many records can be appended before something is lost."""
         ...
 
     def ticket(self) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import threading
+from collections.abc import Callable
 from typing import Literal
+
+from guardagent._ids import chance
 
 __all__ = ["BreakerState", "CircuitBreaker"]
 
@@ -22,7 +24,7 @@ class CircuitBreaker:
         max_cooldown: bound of that.
         jitter: share by which a cooldown is lengthened at random, so that a fleet does not
             return as one.
-        rng: source of the jitter.
+        rng: gives a number from 0 to 1 for the jitter.
     """
 
     def __init__(
@@ -32,13 +34,13 @@ class CircuitBreaker:
         cooldown: float = 1.0,
         max_cooldown: float = 30.0,
         jitter: float = 0.2,
-        rng: random.Random | None = None,
+        rng: Callable[[], float] = chance,
     ) -> None:
         self._threshold = threshold
         self._cooldown = cooldown
         self._max_cooldown = max_cooldown
         self._jitter = jitter
-        self._rng = rng or random.Random()
+        self._rng = rng
         self._lock = threading.RLock()  # guards the four below
         self._state: BreakerState = "closed"
         self._failures = 0
@@ -76,5 +78,5 @@ class CircuitBreaker:
             if self._state == "half_open" or self._failures >= self._threshold:
                 pause = min(self._max_cooldown, self._cooldown * 2**self._openings)
                 self._openings = min(self._openings + 1, 32)
-                self._reopens_at = now + pause * (1 + self._jitter * self._rng.random())
+                self._reopens_at = now + pause * (1 + self._jitter * self._rng())
                 self._state = "open"

@@ -29,6 +29,8 @@ class _DeadlineReader(io.RawIOBase):
         self._raw = raw
         self._sock = sock
         self._deadline = deadline
+        #: True once the peer has sent its last byte.
+        self.has_ended = False
 
     def readable(self) -> bool:
         return True
@@ -38,7 +40,9 @@ class _DeadlineReader(io.RawIOBase):
         if left <= 0:
             raise TimeoutError("the answer took too long")
         self._sock.settimeout(left)
-        return self._raw.readinto(buffer)
+        count = self._raw.readinto(buffer)
+        self.has_ended = count == 0
+        return count
 
     def close(self) -> None:
         self._raw.close()
@@ -48,12 +52,24 @@ class _DeadlineReader(io.RawIOBase):
 class _DeadlineResponse(http.client.HTTPResponse):
     """Reads its status line, headers and body within what is left of the request's time."""
 
-    deadline = float("inf")
+    deadline: float
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         raw = self.fp.detach()
-        self.fp = io.BufferedReader(_DeadlineReader(raw, sock, type(self).deadline))
+        self._reader = _DeadlineReader(raw, sock, type(self).deadline)
+        self.fp = io.BufferedReader(self._reader)
+
+    def begin(self) -> None:
+        """Read the head; one that its sender did not finish is no answer (RFC 9112 8).
+
+        `http.client` takes the end of the stream for the end of the headers, and would make an
+        acceptance of a "200" that was cut off.
+        """
+        super().begin()
+        if self._reader.has_ended:
+            self.close()
+            raise http.client.RemoteDisconnected("the answer ended within its head")
 
 
 class _Timed:
@@ -62,7 +78,8 @@ class _Timed:
     sock: socket.socket | None
     timeout: float | None
     opened: weakref.WeakSet[Any]  # set by the adapter's subclass
-    _ends_at: float = float("inf")
+    _ends_at: float = 0.0
+    _is_fresh: bool = False
     #: A second handle on the connection: it works during a TLS handshake too.
     handle: socket.socket | None = None
 
@@ -73,9 +90,25 @@ class _Timed:
         self.opened.add(self)
         return sock
 
+    def connect(self) -> None:
+        # A tunnel and a TLS handshake come before the request; their time is part of its time.
+        self._start()
+        self._is_fresh = True
+        super().connect()  # type: ignore[misc]
+
     def request(self, *args: Any, **kwargs: Any) -> None:
-        self._ends_at = time.monotonic() + float(self.timeout or 0)
+        if not self._is_fresh:
+            self._start()
+        self._is_fresh = False
         super().request(*args, **kwargs)  # type: ignore[misc]
+
+    def _start(self) -> None:
+        self._ends_at = time.monotonic() + float(self.timeout or 0)
+        self._expect(self._ends_at)
+
+    def _expect(self, ends_at: float) -> None:
+        """Have answers read until then, a proxy's answer to CONNECT included."""
+        self.response_class = type("Response", (_DeadlineResponse,), {"deadline": ends_at})
 
     def send(self, data: Any) -> None:
         if self.sock is not None:
@@ -83,8 +116,7 @@ class _Timed:
         super().send(data)  # type: ignore[misc]
 
     def getresponse(self) -> Any:
-        ends_at = min(self._ends_at, time.monotonic() + float(self.timeout or 0))
-        self.response_class = type("Response", (_DeadlineResponse,), {"deadline": ends_at})
+        self._expect(min(self._ends_at, time.monotonic() + float(self.timeout or 0)))
         return super().getresponse()  # type: ignore[misc]
 
     def close(self) -> None:

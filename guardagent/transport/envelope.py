@@ -1,4 +1,4 @@
-"""The batch's JSON around its records (WIRE.md 2), joined from bytes that are encoded already. Pure."""
+"""The batch's JSON around its records (WIRE.md 2). Pure: bytes in, bytes out."""
 
 from __future__ import annotations
 
@@ -37,13 +37,17 @@ class Envelope:
             "guard_version": self.guard_version,
             "guard_core_version": self.guard_core_version,
         }
-        records = b",".join([record.body for record in batch.records])
-        head = b'{"project_id":' + _json(self.project_id or "default")
+        head = b'{"project_id":' + _json(self.project_id or "default") + b',"events":['
         if batch.kind == "events":
-            lists = b',"events":[' + records + b'],"metrics":[],'
+            end = b'],"metrics":[],' + _json(tail)[1:]
         else:
-            lists = b',"events":[],"metrics":[' + records + b"],"
-        return head + lists + _json(tail)[1:]
+            head += b'],"metrics":['
+            end = b"]," + _json(tail)[1:]
+        # One join and no further copy: a batch is a quarter of a megabyte.
+        first, *others = batch.bodies
+        if not others:
+            return head + first + end
+        return b",".join([head + first, *others[:-1], others[-1] + end])
 
 
 def _json(value: Any) -> bytes:

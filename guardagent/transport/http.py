@@ -18,6 +18,7 @@ import urllib3
 from urllib3.util.timeout import Timeout
 
 from guardagent._clock import SYSTEM_CLOCK, Clock
+from guardagent._log import say
 from guardagent._version import __version__
 from guardagent.config import AgentConfig
 from guardagent.errors import DeliveryError, SetupError, TransientError
@@ -97,9 +98,14 @@ class HTTPTransport:
 
     def close(self) -> None:
         """Close the session; the next `send` opens a new one."""
-        session, self._session, self._adapter = self._session, None, None
-        if session is not None:
+        session, adapter = self._session, self._adapter
+        self._session = self._adapter = None
+        if session is not None and adapter is not None:
             session.close()
+            # urllib3 closes pooled connections when the pool is collected; whoever keeps a log
+            # record or an exception of it keeps them open.
+            for connection in list(adapter.opened):
+                connection.close()
 
     def after_fork(self) -> None:
         """Forget the parent's session; close its descriptors without a word to the backend."""
@@ -203,7 +209,7 @@ class HTTPTransport:
             self._adapter = DeadlineAdapter(self._patient)
             self._session = _new_session(self._adapter)
             if not self._config.verify_tls:
-                _log.warning("verify_tls is False: the backend's certificate is not checked.")
+                say(_log, logging.WARNING, "verify_tls is False: the backend's certificate is not checked.")
                 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         self._adapter.max_retries = self._single if final else self._patient
         return self._session

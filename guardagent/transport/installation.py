@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from uuid import uuid4
+
+from guardagent._ids import format_key, new_key
 
 __all__ = ["installation_id"]
 
@@ -19,7 +20,7 @@ def installation_id(given: str | None) -> str:
     """
     if given is not None:
         return given
-    fresh = str(uuid4())
+    fresh = format_key(new_key())
     try:
         path = Path.home() / ".guard-agent" / "install-id"
         return _read(path) or _write(path, fresh)

@@ -9,7 +9,11 @@ import attrs
 
 from guardagent.spool.protocol import Batch
 
-__all__ = ["Receipt", "Transport"]
+__all__ = ["BACKOFF_MAX", "RETRY_AFTER_MAX", "Receipt", "Transport"]
+
+#: Longest back-off, and longest wait a backend may ask for, in seconds.
+BACKOFF_MAX = 60.0
+RETRY_AFTER_MAX = 300.0
 
 
 @attrs.frozen

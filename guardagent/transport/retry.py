@@ -1,4 +1,4 @@
-"""The one retry layer: urllib3's Retry with the rules of DESIGN.md 6. Pure: it waits through a callable."""
+"""The one retry layer: urllib3's Retry with the rules of DESIGN.md 6. Pure; waits by a callable."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from typing import Any, ClassVar
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
+from guardagent.transport.protocol import BACKOFF_MAX, RETRY_AFTER_MAX
+
 __all__ = ["DeliveryRetry", "Interrupted", "parse_retry_after"]
 
 #: Statuses after which the same request may pass.
 RETRY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
-#: Longest back-off, and longest wait a backend may ask for, in seconds.
-BACKOFF_MAX = 60.0
-RETRY_AFTER_MAX = 300.0
 #: Share by which a back-off is lengthened at random.
 _JITTER = 0.2
 

@@ -1,0 +1,18 @@
+"""The agent's own log lines: they reach the application's handlers and never come back as events."""
+
+from __future__ import annotations
+
+import logging
+
+from guardagent._quiet import quiet
+
+__all__ = ["say"]
+
+# Without a handler of its own a library's warnings go to standard error.
+logging.getLogger("guardagent").addHandler(logging.NullHandler())
+
+
+def say(log: logging.Logger, level: int, message: str, *args: object) -> None:
+    """Log a line without payload, key or header; a handler that captures is not heard meanwhile."""
+    with quiet():
+        log.log(level, message, *args)
