@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from guardagent.config import AgentConfig
     from guardagent.errors import BufferFull, ConfigError, EventError, GuardAgentError
     from guardagent.events import SecurityEvent, SecurityMetric
-    from guardagent.status import Stats
+    from guardagent.rules import DynamicRules
+    from guardagent.status import AgentStatus, Stats
 
 _HOMES = {
     "Agent": "agent",
     "AgentConfig": "config",
+    "AgentStatus": "status",
     "BufferFull": "errors",
     "ConfigError": "errors",
+    "DynamicRules": "rules",
     "EventError": "errors",
     "GuardAgentError": "errors",
     "SecurityEvent": "events",
@@ -36,8 +39,10 @@ _HOMES = {
 __all__ = [
     "Agent",
     "AgentConfig",
+    "AgentStatus",
     "BufferFull",
     "ConfigError",
+    "DynamicRules",
     "EventError",
     "GuardAgentError",
     "SecurityEvent",

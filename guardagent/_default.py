@@ -25,13 +25,19 @@ def init(**settings: Any) -> Agent:
     Raises:
         ConfigError: a setting is wrong; the agent there was stays.
     """
-    global _agent
     agent = Agent(AgentConfig.from_env(**settings))
-    with _lock:
-        former, _agent = _agent, agent
+    former = replace(agent)
     if former is not None:
         former.stop()
     return agent
+
+
+def replace(agent: Agent | None) -> Agent | None:
+    """Put another agent in the place of the process-wide one; return that, still running."""
+    global _agent
+    with _lock:
+        former, _agent = _agent, agent
+    return former
 
 
 def get_agent() -> Agent | None:

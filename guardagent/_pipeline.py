@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from guardagent import _exit
@@ -15,15 +15,17 @@ from guardagent._log import say
 from guardagent._loop import Loop
 from guardagent._quiet import MUTED
 from guardagent.config import AgentConfig
+from guardagent.control import Control
 from guardagent.delivery import Delivery
 from guardagent.encoding import Encoder
 from guardagent.fields import Fields, Kind
+from guardagent.health import Health
 from guardagent.hooks import event_hook
 from guardagent.intake import Drain, Intake, Marker
 from guardagent.redaction import Redactor
 from guardagent.spool.memory import MemorySpool, WhenFull
-from guardagent.status import Callbacks, DropReason, Ledger, Losses, Stats
-from guardagent.transport.envelope import ENVELOPE_BYTES
+from guardagent.status import AgentStatus, Callbacks, DropReason, Ledger, Losses, Stats
+from guardagent.transport.envelope import records_bytes
 from guardagent.transport.protocol import Transport
 
 __all__ = ["Pipeline", "TransportFactory"]
@@ -56,16 +58,43 @@ class Pipeline:
     Constructing it starts nothing.
     """
 
-    def __init__(self, config: AgentConfig, make_transport: TransportFactory, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        make_transport: TransportFactory,
+        clock: Clock,
+        *,
+        has_control: bool,
+    ) -> None:
         self.pid = os.getpid()
         self.shutdown_timeout = config.shutdown_timeout
         self.keys = KeySource()
         self.ledger = Ledger()
+        #: Count a capture.
         self.count = self.ledger.captured.tick
+        self._config = config
         self._clock = clock
         self._callbacks = Callbacks(config.on_error, config.on_drop)
         self._losses = Losses(self.ledger, self._callbacks, clock)
-        self._drain_bell, self._delivery_bell = Bell(), Bell()
+        self._health = Health(config, clock)
+        self._drain_bell, self._delivery_bell, self._control_bell = Bell(), Bell(), Bell()
+        self._build_rooms()
+        self._build_transports(make_transport, has_control=has_control)
+        self._build_loops()
+        self._closing = threading.RLock()  # guards the last round; waited for with a deadline
+        self._inline = threading.RLock()  # guards turns in a calling thread
+        self._farewell: tuple[Marker, threading.Event] | None = None
+        #: True once `close` has let everything go, or when nothing is ever taken.
+        self.is_closed = False
+        self._exit_deadline: float | None = None
+        #: Puts fields in; replaced when the pipeline closes.
+        self.offer: Callable[[tuple[Kind, Fields]], bool] = self._intake.offer
+
+    def _build_rooms(self) -> None:
+        config, clock = self._config, self._clock
+        max_bytes = records_bytes(
+            config.max_batch_bytes, sealed=config.project_encryption_key is not None
+        )
         self._intake = Intake(
             config.queue_capacity, config.overflow, config.block_timeout, self._wake, self.ledger
         )
@@ -81,15 +110,13 @@ class Pipeline:
             self._callbacks,
             clock,
             self._delivery_bell,
+            max_bytes=max_bytes,
             is_filling=lambda: bool(self._intake.queue),
         )
         self._drain = Drain(
             self._intake,
             self._spool,
-            Encoder(
-                Redactor(config.sensitive_headers, config.max_payload_size),
-                config.max_batch_bytes - ENVELOPE_BYTES,
-            ),
+            Encoder(Redactor(config.sensitive_headers, config.max_payload_size), max_bytes),
             self.ledger,
             self._callbacks,
             clock,
@@ -98,30 +125,47 @@ class Pipeline:
             on_spooled=self._spooled,
             on_marker=self._delivery.receive,
         )
+
+    def _build_transports(self, make_transport: TransportFactory, *, has_control: bool) -> None:
+        """Give each thread that talks to the backend a transport, and so a session, of its own."""
         self._transport = make_transport(
             pause=self._delivery.pause, on_retry=self.ledger.retried.tick
         )
         self._delivery.use(self._transport)
+        self._transports = [self._transport]
+        self.control: Control | None = None
+        if has_control:
+            line = make_transport(pause=self._pause_control, on_retry=lambda: None)
+            self._transports.append(line)
+            self.control = Control(
+                self._config,
+                line.exchange,  # type: ignore[attr-defined]
+                self.ledger,
+                self._callbacks,
+                self._clock,
+                self._control_bell,
+                lambda dropped: self.status(dropped),
+            )
+
+    def _build_loops(self) -> None:
+        crashed = self._crashed
         self._drains = Loop(
-            "guardagent-intake", self._take_in, self._drain_bell, self._crashed, self._intake.arm
+            "guardagent-intake", self._take_in, self._drain_bell, crashed, self._intake.arm
         )
-        self._delivers = Loop(
-            "guardagent-delivery", self._deliver, self._delivery_bell, self._crashed
-        )
-        self._closing = threading.RLock()  # guards the last round; waited for with a deadline
-        self._inline = threading.RLock()  # guards turns in a calling thread
-        self._farewell: tuple[Marker, threading.Event] | None = None
-        #: True once `close` has let everything go, or when nothing is ever taken.
-        self.is_closed = False
-        self._exit_deadline: float | None = None
-        #: Puts fields in; replaced when the pipeline closes.
-        self.offer: Callable[[tuple[Kind, Fields]], bool] = self._intake.offer
+        self._delivers = Loop("guardagent-delivery", self._deliver, self._delivery_bell, crashed)
+        self._loops = [self._drains, self._delivers]
+        if self.control is not None:
+            turn = self.control.turn
+            self._loops.append(Loop("guardagent-control", turn, self._control_bell, crashed))
+
+    def _pause_control(self, seconds: float) -> bool:
+        return self.control is not None and self.control.pause(seconds)
 
     def start(self) -> None:
         """Start the threads; also called when one was found dead."""
         _exit.enroll(self)
-        self._drains.ensure()
-        self._delivers.ensure()
+        for loop in self._loops:
+            loop.ensure()
 
     def refuse(self, reason: DropReason) -> bool:
         """Count a refused capture; False, for `capture` to return."""
@@ -193,9 +237,8 @@ class Pipeline:
 
     def abandon(self) -> None:
         """Let go of what a forked child inherited."""
-        after_fork = getattr(self._transport, "after_fork", None)
-        if after_fork is not None:
-            after_fork()
+        for transport in self._transports:
+            transport.after_fork()
 
     @property
     def pending(self) -> int:
@@ -212,26 +255,42 @@ class Pipeline:
             durable=self._spool.durable,
             spool_bytes=self._spool.nbytes(),
             pid=self.pid,
-            threads_alive=self._drains.is_alive() + self._delivers.is_alive(),
+            threads_alive=sum(loop.is_alive() for loop in self._loops),
         )
+
+    def status(self, dropped: Mapping[str, int] | None = None) -> AgentStatus:
+        """Judge how the agent is; `dropped` is what to say of losses, those unreported by default."""
+        control = self.control
+        if dropped is None:
+            losses = self.ledger.losses() if control is None else control.unreported()
+            dropped = {str(reason): n for reason, n in losses.items() if n}
+        rules = None if control is None else control.rules()
+        age = None if control is None else control.rules_age()
+        return self._health.report(self.stats(), dropped, rules, age)
 
     def _tear_down(self, deadline: float) -> None:
         self.is_closed = True
         self._delivery.is_closing = True
-        self._drains.end()
-        self._delivers.end()
-        if self.pending:
-            self._transport.abort()
+        if self.control is not None:
+            self.control.is_closing = True
+        for loop in self._loops:
+            loop.end()
+        for transport in self._transports if self.pending else self._transports[1:]:
+            transport.abort()
         last = max(deadline, self._clock.monotonic()) + _GRACE
-        self._drains.join(self._left(last))
-        if not self._delivers.join(self._left(last) if self.pending == 0 else _GRACE / 2):
-            self._transport.abort()
-            self._delivers.join(_GRACE / 2)
+        for loop in self._loops:
+            loop.join(self._left(last) / 2)
+        if any(loop.is_alive() for loop in self._loops):
+            for transport in self._transports:
+                transport.abort()
+            for loop in self._loops:
+                loop.join(self._left(last))
         self._delivery.is_closed = True
         left = self._intake.clear() + self._drain.clear() + self._spool.close()
         if left:
             self.ledger.drop("shutdown", left)
-        self._transport.close()
+        for transport in self._transports:
+            transport.close()
         self._losses.report()
         _exit.leave(self)
 

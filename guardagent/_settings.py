@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -190,6 +192,24 @@ def spool_url(_name: str, value: Any) -> str:
     if isinstance(value, str) and value.rstrip("/") in ("memory:", "memory"):
         return "memory://"
     raise _Refused("memory://")
+
+
+def delivering(_name: str, value: Any) -> bool:
+    """Allow True: events in memory can be delivered by this process only."""
+    if value is True:
+        return True
+    raise _Refused("True, because a memory:// spool can be delivered by its own process only")
+
+
+def encryption_key(_name: str, value: Any) -> str:
+    """Allow 32 bytes in either alphabet of base64, padded or not (WIRE.md 5)."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            text = value.strip().rstrip("=").replace("-", "+").replace("_", "/")
+            key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+            if len(key) == 32:
+                return base64.urlsafe_b64encode(key).decode("ascii")
+    raise _Refused("32 bytes in base64")
 
 
 def parse(name: str, annotation: str, text: str) -> Any:

@@ -19,11 +19,13 @@ from guardagent.errors import BufferFull, EventError, SetupError
 from guardagent.events import SecurityEvent, SecurityMetric, coerce
 from guardagent.fields import event_fields, metric_fields
 from guardagent.spool.protocol import Batch
-from guardagent.status import Stats
+from guardagent.status import AgentStatus, Stats
 from guardagent.transport.protocol import Receipt, Transport
 
 if TYPE_CHECKING:
     from guardagent._pipeline import Pipeline, TransportFactory
+    from guardagent.control import OnRules
+    from guardagent.rules import DynamicRules
 
 __all__ = ["Agent"]
 
@@ -52,6 +54,8 @@ class Agent:
     ) -> None:
         self.config = config
         self._clock = clock
+        self._has_own_transport = transport is not None
+        self._listeners: list[OnRules] = []
         self._make_transport = _transport_factory(config, transport, clock)
         self._pipeline = self._new_pipeline()
         self._is_started = False
@@ -151,6 +155,35 @@ class Agent:
         """Return a snapshot of this process's counters."""
         return self._here().stats()
 
+    def status(self) -> AgentStatus:
+        """Judge how this process's agent is; also sent every `status_interval`."""
+        return self._here().status()
+
+    @property
+    def rules(self) -> DynamicRules | None:
+        """The last good rules, until they expire; None before the first document."""
+        control = self._here().control
+        return None if control is None else control.rules()
+
+    def on_rules(self, callback: OnRules) -> None:
+        """Call `callback(rules)` on the agent's thread whenever a new document is in force."""
+        self._listeners.append(callback)
+        control = self._here().control
+        if control is not None:
+            control.listen(callback)
+
+    def wait_for_rules(self, timeout: float = 10.0) -> DynamicRules | None:
+        """Return the rules once the backend was asked for them; starts the agent.
+
+        Args:
+            timeout: seconds to wait at most.
+        """
+        self.start()
+        control = self._here().control
+        if control is not None:
+            control.polled.wait(max(0.0, timeout))
+        return self.rules
+
     def _capture_other(self, pipeline: Pipeline, event: object) -> bool:
         value = event if isinstance(event, (SecurityEvent, SecurityMetric)) else coerce(event)
         if value._idempotency_key is None:
@@ -166,7 +199,13 @@ class Agent:
     def _new_pipeline(self) -> Pipeline:
         from guardagent._pipeline import Pipeline
 
-        pipeline = Pipeline(self.config, self._make_transport, self._clock)
+        has_control = self.config.is_enabled and not self._has_own_transport
+        pipeline = Pipeline(
+            self.config, self._make_transport, self._clock, has_control=has_control
+        )
+        if pipeline.control is not None:
+            for listener in self._listeners:
+                pipeline.control.listen(listener)
         if not self.config.is_enabled:
             pipeline.shut("disabled")
         return pipeline

@@ -108,6 +108,12 @@ class AgentConfig:
     shutdown_timeout: float = setting(
         check.number(0.0, 3_600.0), "Seconds a normal exit or ``stop`` may take to deliver.", 5.0
     )
+    dynamic_rule_interval: float = setting(
+        check.number(0.05, _DAY), "Seconds between two polls of the dynamic rules.", 300.0
+    )
+    status_interval: float = setting(
+        check.number(0.05, _DAY), "Seconds between two status reports.", 300.0
+    )
     max_event_age: float | None = setting(
         check.optional(check.number(0.001, 365 * _DAY)),
         "Seconds after which an undelivered event is dropped and counted as expired.",
@@ -133,6 +139,13 @@ class AgentConfig:
     payload_signing_secret: str | None = setting(
         check.optional(check.secret_text),
         "Signs each request's body with HMAC-SHA256 (``X-Payload-Signature``).",
+        None,
+        secret=True,
+    )
+    project_encryption_key: str | None = setting(
+        check.optional(check.encryption_key),
+        "32 bytes in base64: events and metrics are sent sealed with AES-256-GCM, never in plain "
+        "text. Needs the extra ``crypto``.",
         None,
         secret=True,
     )
@@ -164,6 +177,12 @@ class AgentConfig:
         check.optional(check.proxies),
         "Proxies by scheme; otherwise those of the environment.",
         None,
+    )
+    deliver: bool = setting(
+        check.delivering,
+        "Deliver from this process. ``False`` needs a spool that other processes can reach, "
+        "which this version does not have yet.",
+        True,
     )
     flush_on_sigterm: bool = setting(
         check.flag,

@@ -30,7 +30,6 @@ from guardagent.intake import Marker
 from guardagent.spool.protocol import Batch, Spool
 from guardagent.status import Callbacks, DropReason, Ledger
 from guardagent.transport.breaker import CircuitBreaker
-from guardagent.transport.envelope import ENVELOPE_BYTES
 from guardagent.transport.protocol import BACKOFF_MAX, RETRY_AFTER_MAX, Receipt, Transport
 
 __all__ = ["Delivery"]
@@ -73,6 +72,7 @@ class Delivery:
         clock: Clock,
         bell: Bell,
         *,
+        max_bytes: int,
         is_filling: Callable[[], bool] = lambda: False,
         breaker: CircuitBreaker | None = None,
         rng: Callable[[], float] = chance,
@@ -83,6 +83,7 @@ class Delivery:
         self._callbacks = callbacks
         self._clock = clock
         self._bell = bell
+        self._max_bytes = max_bytes
         self._is_filling = is_filling
         self._rng = rng
         self.breaker = breaker or CircuitBreaker(rng=rng)
@@ -192,7 +193,8 @@ class Delivery:
         config = self._config
         if pending < config.buffer_size:
             return False
-        return pending >= config.max_batch_size or not self._is_filling()
+        full = pending >= config.max_batch_size or self._spool.room() == 0
+        return full or not self._is_filling()
 
     def _settle_markers(self) -> None:
         while self._arrived and self._spool.is_settled(self._arrived[0].ticket):
@@ -200,9 +202,8 @@ class Delivery:
 
     def _send_next(self, farewell: _Farewell | None) -> bool:
         """Send the next batch; False when there is none."""
-        config = self._config
-        max_bytes = config.max_batch_bytes - ENVELOPE_BYTES
-        batch = self._spool.claim(config.max_batch_size, max_bytes, self._clock.now())
+        limit = self._config.max_batch_size
+        batch = self._spool.claim(limit, self._max_bytes, self._clock.now())
         if batch is None:
             return False
         self.in_flight = len(batch)

@@ -10,6 +10,7 @@ __all__ = [
     "EventError",
     "GuardAgentError",
     "RejectedError",
+    "RulesError",
     "SetupError",
     "SpoolError",
     "TooLargeError",
@@ -27,6 +28,10 @@ class ConfigError(GuardAgentError, ValueError):
 
 class EventError(GuardAgentError, ValueError):
     """A field of an event or metric is wrong: correct the call that built it."""
+
+
+class RulesError(GuardAgentError, ValueError):
+    """A rules document is wrong; it is refused whole and the rules in force stay."""
 
 
 class BufferFull(GuardAgentError):

@@ -22,7 +22,16 @@ from guardagent._clock import Clock
 from guardagent._log import say
 from guardagent._quiet import quiet
 
-__all__ = ["DROP_REASONS", "Callbacks", "DropReason", "Ledger", "Losses", "Stats", "Tally"]
+__all__ = [
+    "DROP_REASONS",
+    "AgentStatus",
+    "Callbacks",
+    "DropReason",
+    "Ledger",
+    "Losses",
+    "Stats",
+    "Tally",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +54,7 @@ DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 #: Losses are logged at most once in so many seconds for each reason.
 _LOG_INTERVAL = 30.0
 #: These are what the application asked for, or its own log lines about the agent.
-_EXPECTED = frozenset({"disabled", "filtered", "recursive"})
+EXPECTED = frozenset({"disabled", "filtered", "recursive"})
 
 
 class Tally:
@@ -108,6 +117,42 @@ class Stats:
     threads_alive: int
 
 
+@attrs.frozen(kw_only=True)
+class AgentStatus:
+    """How the agent is: the report that also goes to the backend (WIRE.md 3).
+
+    Args:
+        timestamp: when, as on the wire.
+        status: "healthy"; "degraded": losing some or delayed; "failed": delivering nothing.
+        uptime: seconds since the agent was made in this process.
+        events_sent: events and metrics delivered.
+        events_failed: events and metrics lost.
+        buffer_size: events and metrics pending.
+        last_flush: when the backend accepted something last, as on the wire.
+        errors: why it is not healthy, one line each.
+        dropped: losses by reason since the last report the backend accepted.
+    """
+
+    timestamp: str
+    status: Literal["healthy", "degraded", "failed"]
+    uptime: float
+    events_sent: int
+    events_failed: int
+    buffer_size: int
+    last_flush: str | None
+    errors: list[str]
+    dropped: Mapping[str, int]
+    breaker: str
+    durable: bool
+    rules_version: int | None
+    rules_age: float | None
+    agent_version: str
+    guard_version: str | None
+    guard_core_version: str | None
+    pid: int
+    hostname: str
+
+
 class Ledger:
     """The counters of one agent in one process."""
 
@@ -156,14 +201,15 @@ class Callbacks:
 
     def error(self, stage: str, error: BaseException, **context: Any) -> None:
         """Tell the application of an error."""
-        self._call("on_error", self._on_error, stage, error, context)
+        self.call("on_error", self._on_error, stage, error, context)
 
     def drop(self, reason: str, n: int) -> None:
         """Tell the application of a loss."""
-        self._call("on_drop", self._on_drop, reason, n)
+        self.call("on_drop", self._on_drop, reason, n)
 
     @staticmethod
-    def _call(name: str, callback: Callable[..., object] | None, *args: Any) -> None:
+    def call(name: str, callback: Callable[..., object] | None, *args: Any) -> None:
+        """Call a function of the application's, which can break nothing."""
         if callback is None:
             return
         try:
@@ -195,7 +241,7 @@ class Losses:
             new, unlogged, ended = self._advance(reason, total, now)
             if new:
                 self._callbacks.drop(reason, new)
-            if unlogged and reason not in _EXPECTED:
+            if unlogged and reason not in EXPECTED:
                 say(
                     _log,
                     logging.WARNING,
@@ -204,7 +250,7 @@ class Losses:
                     reason,
                     total,
                 )
-            if ended and reason not in _EXPECTED:
+            if ended and reason not in EXPECTED:
                 say(_log, logging.INFO, "No more events are being lost (%s).", reason)
 
     def _advance(self, reason: DropReason, total: int, now: float) -> tuple[int, int, bool]:

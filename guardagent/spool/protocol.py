@@ -25,6 +25,7 @@ class Batch:
         created_at: unix seconds of the first claim.
         batch_id: `<unix ms>-<8 hex>` (WIRE.md 2).
         attempts: answers so far that left it to be offered again (2xx with `"success": false`).
+        sealed: the encrypted payload, once it was made.
         position: the spool's own note of where it came from.
     """
 
@@ -33,6 +34,7 @@ class Batch:
     created_at: float
     batch_id: str = attrs.field()
     attempts: int = 0
+    sealed: str | None = None
     position: Any = None
 
     @batch_id.default

@@ -7,37 +7,49 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
+
 from guardagent.errors import RejectedError, SetupError, TooLargeError, TransientError
 from guardagent.transport.protocol import Receipt
 from guardagent.transport.retry import parse_retry_after
 
-__all__ = ["ANSWER_BYTES", "inflate", "judge"]
+__all__ = ["ANSWER_BYTES", "Answer", "inflate", "judge"]
 
 #: Bytes read of an answer, and inflated of a compressed one.
 ANSWER_BYTES = 64 * 1024
 _REASON_KEPT = 200
 
 
-def inflate(body: bytes, encoding: str | None) -> bytes:
-    """Undo a content encoding up to `ANSWER_BYTES`; what cannot be read counts as empty."""
+@attrs.frozen
+class Answer:
+    """An HTTP answer within its bounds.
+
+    Args:
+        headers: case-insensitive.
+        body: as read, bounded, inflated.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def inflate(body: bytes, encoding: str | None, max_bytes: int = ANSWER_BYTES) -> bytes:
+    """Undo a content encoding up to `max_bytes`; what cannot be read counts as empty."""
     if (encoding or "identity").strip().lower() in ("", "identity"):
         return body
     try:
         # 32: zlib and gzip headers alike. We asked for neither; the bound is for hostile peers.
-        return zlib.decompressobj(32 + zlib.MAX_WBITS).decompress(body, ANSWER_BYTES)
+        return zlib.decompressobj(32 + zlib.MAX_WBITS).decompress(body, max_bytes)
     except zlib.error:
         return b""
 
 
-def judge(
-    status: int, headers: Mapping[str, str], body: bytes, *, bytes_sent: int, now: float
-) -> Receipt:
+def judge(answer: Answer, *, bytes_sent: int, now: float) -> Receipt:
     """Return the acceptance, or raise what the answer says instead.
 
     Args:
-        status: HTTP status.
-        headers: the answer's, case-insensitive.
-        body: as read, bounded, inflated.
+        answer: to a POST of a batch.
         bytes_sent: for the receipt.
         now: unix seconds, for a Retry-After date.
 
@@ -47,6 +59,7 @@ def judge(
         RejectedError: any other 4xx; not final for a 2xx whose body says it failed.
         SetupError: 401, 403, 407 and every redirect.
     """
+    status, headers, body = answer.status, answer.headers, answer.body
     if 200 <= status < 300:
         return _accepted(status, _document(body), bytes_sent)
     if status in (408, 429) or status >= 500:
@@ -73,7 +86,8 @@ def _accepted(status: int, document: Any, bytes_sent: int) -> Receipt:
         return Receipt(bytes_sent, rejected)
     if document.get("success") is False or document.get("errors"):
         reason = _reason(json.dumps(document).encode())
-        raise RejectedError(f"HTTP {status}, but not successful{reason}", status=status, final=False)
+        message = f"HTTP {status}, but not successful{reason}"
+        raise RejectedError(message, status=status, final=False)
     return Receipt(bytes_sent)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -12,10 +13,16 @@ from guardagent._version import __version__
 from guardagent.plain import wire_time
 from guardagent.spool.protocol import Batch
 
-__all__ = ["ENVELOPE_BYTES", "Envelope"]
+__all__ = ["Envelope", "records_bytes"]
 
 #: Room to leave for everything around the records.
-ENVELOPE_BYTES = 1_024
+_ENVELOPE_BYTES = 1_024
+
+
+def records_bytes(max_batch_bytes: int, *, sealed: bool) -> int:
+    """Return how many bytes of records make a request of that size; base64 adds a third."""
+    room = max_batch_bytes - _ENVELOPE_BYTES
+    return room * 3 // 4 if sealed else room
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +55,23 @@ class Envelope:
         if not others:
             return head + first + end
         return b",".join([head + first, *others[:-1], others[-1] + end])
+
+
+    def wrap_sealed(self, batch: Batch, seal: Callable[[bytes], str]) -> bytes:
+        """Return the body of an encrypted batch, sealed once: every attempt sends the same bytes."""
+        if batch.sealed is None:
+            records = b",".join(batch.bodies)
+            events, metrics = (records, b"") if batch.kind == "events" else (b"", records)
+            batch.sealed = seal(b'{"events":[' + events + b'],"metrics":[' + metrics + b"]}")
+        return _json(
+            {
+                "encrypted_payload": batch.sealed,
+                "batch_id": batch.batch_id,
+                "agent_version": __version__,
+                "guard_version": self.guard_version,
+                "guard_core_version": self.guard_core_version,
+            }
+        )
 
 
 def _json(value: Any) -> bytes:

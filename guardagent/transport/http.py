@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,13 @@ from guardagent._version import __version__
 from guardagent.config import AgentConfig
 from guardagent.errors import DeliveryError, SetupError, TransientError
 from guardagent.spool.protocol import Batch
-from guardagent.transport.answers import ANSWER_BYTES, inflate, judge
+from guardagent.transport.answers import ANSWER_BYTES, Answer, inflate, judge
 from guardagent.transport.connection import DeadlineAdapter
 from guardagent.transport.envelope import Envelope
 from guardagent.transport.installation import installation_id
 from guardagent.transport.protocol import Receipt
 from guardagent.transport.retry import DeliveryRetry, Interrupted
-from guardagent.transport.sealing import compress, sign
+from guardagent.transport.sealing import Sealer, compress, sign
 
 __all__ = ["HTTPTransport"]
 
@@ -68,6 +68,8 @@ class HTTPTransport:
             guard_version=config.guard_version,
             guard_core_version=config.guard_core_version,
         )
+        encryption_key = config.project_encryption_key
+        self._sealer = None if encryption_key is None else Sealer(encryption_key)
         hooks = {"pause": pause, "now": time.time, "on_retry": on_retry}
         self._patient = DeliveryRetry.of(config.retry_attempts, config.backoff_factor, **hooks)
         self._single = DeliveryRetry.of(0, 0.0, **hooks)
@@ -77,17 +79,23 @@ class HTTPTransport:
 
     def send(self, batch: Batch, deadline: float | None = None) -> Receipt:
         """Deliver a batch, or raise why not; see `Transport.send`."""
-        plain = self._envelope.wrap(batch)
-        body, headers = self._pack(plain, batch)
+        path, plain = self._address(batch)
+        body, packing = self._pack(plain)
+        headers = self._headers({**packing, "Idempotency-Key": batch.batch_id})
+
+        def post(key: str) -> Receipt:
+            answer = self._exchange("POST", path, body, headers, deadline, ANSWER_BYTES, key)
+            return judge(answer, bytes_sent=len(body), now=time.time())
+
         key = self._read_key()
         try:
-            return self._post(batch.kind, body, {**headers, "X-API-Key": key}, deadline)
+            return post(key)
         except SetupError:
             renewed = self._read_key()
             if renewed == key:
                 raise
             # The key was rotated since this batch read it: ask once more, at once.
-            return self._post(batch.kind, body, {**headers, "X-API-Key": renewed}, deadline)
+            return post(renewed)
 
     def abort(self) -> None:
         """Break what is open; a `send` in another thread fails soon."""
@@ -114,18 +122,50 @@ class HTTPTransport:
             for connection in list(adapter.opened):
                 connection.forget()
 
-    def _post(
-        self, kind: str, body: bytes, headers: dict[str, str], deadline: float | None
-    ) -> Receipt:
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        deadline: float | None = None,
+        max_bytes: int = ANSWER_BYTES,
+    ) -> Answer:
+        """Make one request of the protocol and return whatever the backend answers.
+
+        Retries as configured, unless `deadline` (monotonic seconds) is set.
+
+        Raises:
+            TransientError: there was no answer.
+            SetupError: the key could not be read.
+        """
+        packing: dict[str, str] = {}
+        if body is not None:
+            body, packing = self._pack(body)
+        full = self._headers({**packing, **(headers or {})})
+        return self._exchange(method, path, body, full, deadline, max_bytes, self._read_key())
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        deadline: float | None,
+        max_bytes: int,
+        key: str,
+    ) -> Answer:
         config = self._config
         seconds = config.timeout
         if deadline is not None:
             seconds = max(0.05, min(seconds, deadline - self._clock.monotonic()))
         try:
-            response = self._open(final=deadline is not None).post(
-                f"{config.endpoint}/api/v1/{kind}",
+            response = self._open(final=deadline is not None).request(
+                method,
+                f"{config.endpoint}/api/v1/{path}",
                 data=body,
-                headers=headers,
+                headers={**headers, "X-API-Key": key},
                 timeout=Timeout(total=seconds),  # type: ignore[arg-type]
                 verify=config.ca_bundle or config.verify_tls,
                 cert=config.client_cert,
@@ -134,32 +174,32 @@ class HTTPTransport:
                 stream=True,
             )
             with response:
-                answer = self._read(response)
+                read = self._read(response, max_bytes)
         except Interrupted:
             raise TransientError("interrupted: the agent stops", outage=False) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise TransientError(_cause(error)) from error
-        return judge(
-            response.status_code,
-            response.headers,
-            answer,
-            bytes_sent=len(body),
-            now=time.time(),
-        )
+        return Answer(response.status_code, response.headers, read)
 
-    def _read(self, response: requests.Response) -> bytes:
+    def _read(self, response: requests.Response, max_bytes: int) -> bytes:
         """Read the answer up to its bounds.
 
         One that is cut short by its sender is an error: the acknowledgement is lost, and only
         sending again makes sure. One that we cut, in size or time, stands by its status.
         """
         try:
-            body = response.raw.read(ANSWER_BYTES, decode_content=False)
+            body = response.raw.read(max_bytes, decode_content=False)
         except (urllib3.exceptions.ReadTimeoutError, TimeoutError):
             body = b""
-        return inflate(body, response.headers.get("Content-Encoding"))
+        return inflate(body, response.headers.get("Content-Encoding"), max_bytes)
 
-    def _pack(self, plain: bytes, batch: Batch) -> tuple[bytes, dict[str, str]]:
+    def _address(self, batch: Batch) -> tuple[str, bytes]:
+        """Return where a batch goes and its body, sealed when there is a key for it."""
+        if self._sealer is None:
+            return batch.kind, self._envelope.wrap(batch)
+        return "events/encrypted", self._envelope.wrap_sealed(batch, self._sealer.seal)
+
+    def _headers(self, more: Mapping[str, str] | None) -> dict[str, str]:
         config = self._config
         headers = {
             "User-Agent": f"guardagent/{__version__}",
@@ -167,17 +207,21 @@ class HTTPTransport:
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "X-Agent-Install-Id": self._identity(),
-            "Idempotency-Key": batch.batch_id,
         }
         if config.project_id is not None:
             headers["X-Project-ID"] = config.project_id
+        return {**headers, **(more or {})}
+
+    def _pack(self, plain: bytes) -> tuple[bytes, dict[str, str]]:
+        """Return a body as it is sent, and the headers that say how."""
+        config = self._config
+        headers = {}
         if config.payload_signing_secret is not None:
             headers["X-Payload-Signature"] = sign(config.payload_signing_secret, plain)
         if config.compression and len(plain) >= config.compression_threshold:
             pressed = compress(plain)
             if pressed is not None:
-                headers["Content-Encoding"] = "gzip"
-                return pressed, headers
+                return pressed, {**headers, "Content-Encoding": "gzip"}
         return plain, headers
 
     def _read_key(self) -> str:

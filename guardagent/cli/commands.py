@@ -1,0 +1,31 @@
+"""The `guardagent` command and its parts."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from guardagent import __version__
+from guardagent.cli.collect import collect
+from guardagent.cli.demo import demo
+from guardagent.cli.send import send
+
+__all__ = ["guardagent"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="guardagent")
+def guardagent() -> None:
+    """Report security events from Python applications.
+
+    "demo" shows the agent at work. "send" tries your backend. "collect" is a
+    backend for development.
+    """
+    # Each command says itself what happened; log lines on stderr would break into its table.
+    logging.getLogger("guardagent").addHandler(logging.NullHandler())
+
+
+guardagent.add_command(collect)
+guardagent.add_command(demo)
+guardagent.add_command(send)

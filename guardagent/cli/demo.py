@@ -1,0 +1,40 @@
+"""`guardagent demo`: the agent at work, with a backend that goes away and comes back."""
+
+from __future__ import annotations
+
+import click
+
+from guardagent.cli.extras import extra
+
+__all__ = ["demo"]
+
+
+@click.command()
+@click.option(
+    "--seconds",
+    default=15.0,
+    show_default=True,
+    type=click.FloatRange(2.0, 600.0),
+    help="How long it takes, about.",
+)
+def demo(seconds: float) -> None:
+    """Show a Flask application that reports to a backend which goes away.
+
+    Everything runs on this machine, over real HTTP on loopback, and ends by
+    itself: with status 0 when every event and metric arrived exactly once,
+    and with a reason otherwise.
+    """
+    with extra("demo", "flask", "werkzeug"):
+        from guardagent.demo.play import Play
+    from guardagent.cli.stage import audience, print_outcome
+
+    try:
+        with audience() as watching:
+            outcome = Play(seconds=seconds).perform(watching)
+    except OSError as error:  # its port was taken while the collector was away, for one
+        raise click.ClickException(f"the demonstration could not go on: {error}") from error
+    print_outcome(outcome)
+    faults = outcome.faults()
+    if faults:
+        raise click.ClickException("; ".join(faults))
+    click.echo(f"Every one of {len(outcome.keys)} captures arrived exactly once.")

@@ -1,0 +1,143 @@
+"""The application of the demonstration: a small web shop that reports what happens to it."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask, Response, abort, g, request
+
+from guardagent import SecurityEvent, SecurityMetric
+from guardagent._clock import SYSTEM_CLOCK
+
+__all__ = ["create_shop"]
+
+Capture = Callable[[SecurityEvent | SecurityMetric], bool]
+
+#: What hostile requests look like. A few signs are enough here; real ones belong to Guard.
+_SIGNS = {
+    "sql_injection": re.compile(r"'\s*or\b|union\s+select|;\s*drop\b|--\s*$", re.IGNORECASE),
+    "path_traversal": re.compile(r"\.\./|/etc/passwd", re.IGNORECASE),
+    "xss": re.compile(r"<script|onerror\s*=", re.IGNORECASE),
+}
+
+_LOGIN_FAILURES_ALLOWED = 5
+_REQUESTS_ALLOWED = 25
+_RATE_WINDOW = 5.0
+_PASSWORD = "correct horse"  # noqa: S105 - the only account of a shop that does not exist
+
+
+def create_shop(capture: Capture) -> Flask:
+    """Build the application.
+
+    Args:
+        capture: `Agent.capture`, or something like it.
+    """
+    app = Flask("shop")
+    guard = _Guard(capture)
+    app.before_request(guard.inspect)
+    app.after_request(guard.measure)
+
+    @app.get("/")
+    def home() -> str:
+        return "Welcome."
+
+    @app.get("/products/<int:number>")
+    def product(number: int) -> dict[str, Any]:
+        return {"number": number, "price": number * 100}
+
+    @app.get("/search")
+    def search() -> dict[str, Any]:
+        return {"found": [], "for": request.args.get("q", "")}
+
+    @app.get("/files/<path:name>")
+    def download(name: str) -> str:
+        return f"This would be {len(name)} letters long."
+
+    @app.post("/login")
+    def login() -> str:
+        if request.form.get("password") != _PASSWORD:
+            guard.login_failed()
+            abort(401)
+        return "Hello."
+
+    return app
+
+
+class _Guard:
+    """Looks at each request, refuses hostile ones and reports them."""
+
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+        self._lock = threading.Lock()  # guards the three below
+        self._failures: Counter[str] = Counter()
+        self._requests: Counter[str] = Counter()
+        self._window = 0
+
+    def inspect(self) -> None:
+        """Refuse a request that looks hostile, or is one too many."""
+        g.began = SYSTEM_CLOCK.monotonic()
+        if self._count(_address()) > _REQUESTS_ALLOWED:
+            self._report("rate_limited", "throttled", "too many requests", status_code=429)
+            abort(429)
+        text = f"{request.path}?{'&'.join(request.args.values())}"
+        for name, sign in _SIGNS.items():
+            found = sign.search(text)
+            if found is not None:
+                self._report(
+                    "penetration_attempt",
+                    "request_blocked",
+                    f"{name} pattern in the address",
+                    status_code=403,
+                    pattern_matched=found.group(),
+                    rule_type=name,
+                    metadata={"query": dict(request.args), "headers": dict(request.headers)},
+                )
+                abort(403)
+
+    def login_failed(self) -> None:
+        """Report a failed login, and at the sixth that its sender is banned."""
+        address = _address()
+        with self._lock:
+            self._failures[address] += 1
+            failures = self._failures[address]
+        self._report("authentication_failed", "logged", "wrong password", status_code=401)
+        if failures == _LOGIN_FAILURES_ALLOWED + 1:
+            self._report("ip_banned", "banned", f"{failures} failed logins", status_code=401)
+
+    def measure(self, response: Response) -> Response:
+        """Report how long the answer took."""
+        seconds = SYSTEM_CLOCK.monotonic() - g.began
+        tags = {"endpoint": request.endpoint or "none", "status": str(response.status_code)}
+        self._capture(SecurityMetric(metric_type="response_time", value=seconds, tags=tags))
+        return response
+
+    def _report(self, event_type: str, action: str, reason: str, **fields: Any) -> None:
+        event = SecurityEvent(
+            event_type=event_type,
+            ip_address=_address(),
+            user_agent=request.user_agent.string,
+            action_taken=action,
+            reason=reason,
+            endpoint=request.path,
+            method=request.method,
+            **fields,
+        )
+        self._capture(event)
+
+    def _count(self, address: str) -> int:
+        window = int(SYSTEM_CLOCK.monotonic() / _RATE_WINDOW)
+        with self._lock:
+            if window != self._window:
+                self._window = window
+                self._requests.clear()
+            self._requests[address] += 1
+            return self._requests[address]
+
+
+def _address() -> str:
+    # Whoever can reach this port says so of himself; here that is the traffic beside us only.
+    return request.headers.get("X-Forwarded-For", "127.0.0.1")
