@@ -33,7 +33,9 @@ def audience(console: Console | None = None) -> Iterator[Audience]:
 
 def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
     """Print the table of what came of it."""
-    table = Table(title="What happened", show_header=False)
+    # Honest, and yet: what a thread waits for the interpreter is no work of the agent's.
+    caption = "Captures are timed by the wall: waiting for other threads is included."
+    table = Table(title="What happened", show_header=False, caption=caption)
     table.add_column()
     table.add_column()
     for name, value in _rows(outcome):

@@ -15,6 +15,7 @@ from typing import Any
 
 import requests
 import urllib3
+from requests.structures import CaseInsensitiveDict
 from urllib3.util.timeout import Timeout
 
 from guardagent._clock import SYSTEM_CLOCK, Clock
@@ -76,6 +77,8 @@ class HTTPTransport:
         self._adapter: DeadlineAdapter | None = None
         self._session: requests.Session | None = None
         self._install_id: str | None = None
+        self._options: dict[str, Any] = {}
+        self._prepared: dict[tuple[str, str], requests.PreparedRequest] = {}
 
     def send(self, batch: Batch, deadline: float | None = None) -> Receipt:
         """Deliver a batch, or raise why not; see `Transport.send`."""
@@ -161,17 +164,12 @@ class HTTPTransport:
         if deadline is not None:
             seconds = max(0.05, min(seconds, deadline - self._clock.monotonic()))
         try:
-            response = self._open(final=deadline is not None).request(
-                method,
-                f"{config.endpoint}/api/v1/{path}",
-                data=body,
-                headers={**headers, "X-API-Key": key},
+            session = self._open(final=deadline is not None)
+            response = session.send(
+                self._prepare(session, method, path, body, {**headers, "X-API-Key": key}),
                 timeout=Timeout(total=seconds),  # type: ignore[arg-type]
-                verify=config.ca_bundle or config.verify_tls,
-                cert=config.client_cert,
-                proxies=dict(config.proxies) if config.proxies else None,
                 allow_redirects=False,
-                stream=True,
+                **self._options,
             )
             with response:
                 read = self._read(response, max_bytes)
@@ -180,6 +178,24 @@ class HTTPTransport:
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise TransientError(_cause(error)) from error
         return Answer(response.status_code, response.headers, read)
+
+    def _prepare(
+        self,
+        session: requests.Session,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+    ) -> requests.PreparedRequest:
+        # Parsing the same address for every batch would cost as much as sending it.
+        if (method, path) not in self._prepared:
+            bare = requests.Request(method, f"{self._config.endpoint}/api/v1/{path}")
+            self._prepared[method, path] = session.prepare_request(bare)
+        request = self._prepared[method, path].copy()
+        request.headers = CaseInsensitiveDict(headers)
+        request.body = body
+        request.prepare_content_length(body)
+        return request
 
     def _read(self, response: requests.Response, max_bytes: int) -> bytes:
         """Read the answer up to its bounds.
@@ -252,11 +268,25 @@ class HTTPTransport:
         if self._session is None or self._adapter is None:
             self._adapter = DeadlineAdapter(self._patient)
             self._session = _new_session(self._adapter)
-            if not self._config.verify_tls:
-                say(_log, logging.WARNING, "verify_tls is False: the backend's certificate is not checked.")
-                urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+            self._options = self._connect_options(self._session)
+            self._prepared.clear()
         self._adapter.max_retries = self._single if final else self._patient
         return self._session
+
+    def _connect_options(self, session: requests.Session) -> dict[str, Any]:
+        """Combine the settings with the environment's; once, for requests takes 0.3 ms for it."""
+        config = self._config
+        if not config.verify_tls:
+            message = "verify_tls is False: the backend's certificate is not checked."
+            say(_log, logging.WARNING, message)
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        proxies = dict(config.proxies) if config.proxies else {}
+        verify = config.ca_bundle or config.verify_tls
+        return dict(
+            session.merge_environment_settings(
+                config.endpoint, proxies, True, verify, config.client_cert
+            )
+        )
 
 
 def _new_session(adapter: DeadlineAdapter) -> requests.Session:
