@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
 
@@ -46,13 +47,15 @@ class Loop:
     def is_alive(self) -> bool:
         """Tell whether the thread runs."""
         thread = self._thread
-        return thread is not None and thread.is_alive()
+        # While the interpreter is torn down, daemon threads are frozen and no more are born; a
+        # thread that is started then is waited for without end (3.10, 3.11).
+        return thread is not None and thread.is_alive() and not sys.is_finalizing()
 
     def ensure(self) -> bool:
         """Start the thread if it does not run; False when none can be started (any more)."""
         if self.is_alive():
             return True
-        if self._ended or not self._starting.acquire(blocking=False):
+        if self._ended or sys.is_finalizing() or not self._starting.acquire(blocking=False):
             return False
         try:
             if not self.is_alive():

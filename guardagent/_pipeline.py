@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -330,6 +331,10 @@ class Pipeline:
 
     def _offer_late(self, item: tuple[Kind, Fields]) -> bool:
         """Take an event when the process is past its exit handlers: nobody else would wait for it."""
+        if sys.is_finalizing():
+            # Frozen threads may hold any lock: all that can be done safely is to count.
+            self.ledger.drop("closed")
+            return False
         taken = self._intake.offer(item)
         if self._exit_deadline is None:
             self._exit_deadline = self._clock.monotonic() + self.shutdown_timeout

@@ -58,6 +58,7 @@ class Agent:
         self._listeners: list[OnRules] = []
         self._make_transport = _transport_factory(config, transport, clock)
         self._pipeline = self._new_pipeline()
+        self._starting = threading.RLock()  # guards the first start; replaced after a fork
         self._is_started = False
         self._takes_events = config.enable_events
         self._warned: set[str] = set()
@@ -84,12 +85,16 @@ class Agent:
         """Start the threads of this process now rather than at the first capture; idempotent."""
         pipeline = self._here()
         if self.config.is_enabled and not pipeline.is_closed:
-            if not self._is_started:
-                self._is_started = True
-                _warn_of_uwsgi()
-                if self.config.flush_on_sigterm:
-                    _signals.install()
-            pipeline.start()
+            with self._starting:
+                if not self._is_started:
+                    # Made anew together with its threads: gevent may have patched locks and
+                    # threads since the constructor, and the one must not wait for the other.
+                    self._pipeline = pipeline = self._new_pipeline()
+                    self._is_started = True
+                    _warn_of_uwsgi()
+                    if self.config.flush_on_sigterm:
+                        _signals.install()
+            self._pipeline.start()
 
     def capture(self, event: SecurityEvent | SecurityMetric | Mapping[str, Any] | object) -> bool:
         """Take a copy of an event or metric for delivery; never blocks, never raises.
@@ -161,9 +166,15 @@ class Agent:
 
     @property
     def rules(self) -> DynamicRules | None:
-        """The last good rules, until they expire; None before the first document."""
+        """The last good rules, until they expire; None before the first document.
+
+        Asking for the first time begins the polling, once the agent is started.
+        """
         control = self._here().control
-        return None if control is None else control.rules()
+        if control is None:
+            return None
+        control.want()
+        return control.rules()
 
     def on_rules(self, callback: OnRules) -> None:
         """Call `callback(rules)` on the agent's thread whenever a new document is in force."""
@@ -171,6 +182,7 @@ class Agent:
         control = self._here().control
         if control is not None:
             control.listen(callback)
+            control.want()
 
     def wait_for_rules(self, timeout: float = 10.0) -> DynamicRules | None:
         """Return the rules once the backend was asked for them; starts the agent.
@@ -181,6 +193,7 @@ class Agent:
         self.start()
         control = self._here().control
         if control is not None:
+            control.want()
             control.polled.wait(max(0.0, timeout))
         return self.rules
 
@@ -206,6 +219,7 @@ class Agent:
         if pipeline.control is not None:
             for listener in self._listeners:
                 pipeline.control.listen(listener)
+                pipeline.control.want()
         if not self.config.is_enabled:
             pipeline.shut("disabled")
         return pipeline
@@ -218,12 +232,12 @@ class Agent:
 
     def _enter(self) -> Pipeline:
         """Return this process's pipeline, started."""
-        pipeline = self._here()
         self.start()
-        return pipeline
+        return self._pipeline
 
     def _begin_anew(self) -> None:
         """Leave the parent's pipeline to the parent; a forked child starts with an empty one."""
+        self._starting = threading.RLock()
         inherited, self._pipeline = self._pipeline, self._new_pipeline()
         if inherited.is_closed:
             self._pipeline.shut("closed")

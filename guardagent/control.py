@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -51,9 +52,10 @@ class Exchange(Protocol):
 
 
 class Control:
-    """Polls the rules at once and then at intervals, and reports; `turn` does what is due.
+    """Polls the rules at intervals, and reports; `turn` does what is due.
 
-    The last good rules stay in force through any failure, until they expire.
+    Polling begins at once when somebody first asks for rules: most applications only report. The
+    last good rules stay in force through any failure, until they expire.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class Control:
         self._rules: DynamicRules | None = None
         self._rules_at = 0.0
         self._validators: dict[str, str] = {}
-        self._poll_at = clock.monotonic()
+        self._poll_at = math.inf
         self._report_at = clock.monotonic() + self._spread(
             min(_FIRST_REPORT, config.status_interval)
         )
@@ -89,6 +91,12 @@ class Control:
         #: Set once a poll has been answered, with rules or without.
         self.polled = threading.Event()
         self.is_closing = False
+
+    def want(self) -> None:
+        """Begin to poll, if that was not done yet."""
+        if self._poll_at == math.inf:
+            self._poll_at = self._clock.monotonic()
+            self._bell.ring()
 
     def rules(self) -> DynamicRules | None:
         """Return the rules in force; None before the first and after their time."""
