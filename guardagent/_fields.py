@@ -104,8 +104,10 @@ def mapping(field: str, value: object) -> dict[Any, Any]:
     raise refusal(field, value, "a mapping")
 
 
-def key(field: str, value: object) -> str:
-    """Return an idempotency key as text."""
+def key(field: str, value: object) -> str | bytes:
+    """Return an idempotency key as text, or as the 16 bytes an event holds before it is sent."""
+    if type(value) is bytes and len(value) == 16:
+        return value
     written = plain(value)
     if isinstance(written, str) and _KEY.fullmatch(written):
         return written

@@ -1,4 +1,4 @@
-"""Chance: idempotency keys, drawn a block at a time since a system call each costs 1 us, and jitter."""
+"""Chance: idempotency keys, drawn a block at a time to save system calls, and jitter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agent's own log lines: they reach the application's handlers and never come back as events."""
+"""The agent's own log lines: heard by the application's handlers, never captured as events."""
 
 from __future__ import annotations
 
@@ -14,5 +14,8 @@ logging.getLogger("guardagent").addHandler(logging.NullHandler())
 
 def say(log: logging.Logger, level: int, message: str, *args: object) -> None:
     """Log a line without payload, key or header; a handler that captures is not heard meanwhile."""
-    with quiet():
-        log.log(level, message, *args)
+    try:
+        with quiet():
+            log.log(level, message, *args)
+    except Exception:  # noqa: S110 - a handler of the application's raised: nowhere is left to say it
+        pass

@@ -1,4 +1,4 @@
-"""A daemon thread that repeats one room's turn, survives what it raises and is restarted when dead."""
+"""A daemon thread that repeats a room's turn, survives what it raises and can be restarted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Loop:
         self._bell = bell
         self._on_error = on_error
         self._on_exit = on_exit
-        self._starting = threading.RLock()  # guards starting twice; never waited for
+        self._starting = threading.Lock()  # guards starting twice; never waited for
         self._thread: threading.Thread | None = None
         self._ended = False
 

@@ -1,4 +1,4 @@
-"""Everything an agent has in one process: the rooms, wired in the order events walk through them."""
+"""All an agent has in one process: the rooms, wired in the order events walk through them."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Pipeline:
                 self._callbacks,
                 self._clock,
                 self._control_bell,
-                lambda dropped: self.status(dropped),
+                self.status,
             )
 
     def _build_loops(self) -> None:
@@ -324,7 +324,9 @@ class Pipeline:
 
     def _crashed(self, error: BaseException) -> None:
         self._callbacks.error("thread", error)
-        say(_log, logging.WARNING, "A thread of the agent met %s and goes on.", type(error).__name__)
+        say(
+            _log, logging.WARNING, "A thread of the agent met %s and goes on.", type(error).__name__
+        )
 
     def _refuse_closed(self, _item: Any) -> bool:
         return self.refuse("closed")

@@ -1,4 +1,4 @@
-"""Keeps the agent from hearing itself: while it sends or calls back, the thread's captures are refused."""
+"""Keeps the agent from hearing itself: what a thread captures while it sends is refused."""
 
 from __future__ import annotations
 

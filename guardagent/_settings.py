@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,17 @@ from guardagent.plain import describe
 
 __all__ = ["clean_text", "endpoint", "key", "parse", "setting"]
 
+_ADDRESS = re.compile(r"[!-~]+")
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 def setting(
-    check: Callable[[str, Any], Any], doc: str, default: Any = attrs.NOTHING, *, secret: bool = False
+    check: Callable[[str, Any], Any],
+    doc: str,
+    default: Any = attrs.NOTHING,
+    *,
+    secret: bool = False,
+    hashable: bool = True,
 ) -> Any:
     """Declare a field whose value goes through `check(name, value)`; `doc` is for the manual."""
 
@@ -29,7 +35,7 @@ def setting(
         try:
             return check(field.name, value)
         except _Refused as refused:
-            hidden = secret or "@" in str(value if isinstance(value, str) else "")
+            hidden = secret or (isinstance(value, str) and ("@" in value or "?" in value))
             given = f"a value of type {type(value).__name__}" if hidden else describe(value)
             raise ConfigError(f"{field.name}: given {given}, allowed: {refused}") from None
 
@@ -37,7 +43,7 @@ def setting(
         default=default,
         converter=attrs.Converter(convert, takes_field=True),
         metadata={"doc": doc},
-        hash=False if check in (names, proxies) else None,
+        hash=None if hashable else False,
         repr=_hidden if secret else True,
     )
 
@@ -65,9 +71,9 @@ def number(low: float, high: float) -> Callable[[str, Any], float]:
     """Allow finite numbers from `low` to `high`."""
 
     def check(_name: str, value: Any) -> float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if math.isfinite(value) and low <= value <= high:
-                return float(value)
+        # NaN compares as neither, and so does not pass.
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
+            return float(value)
         raise _Refused(f"a number from {low:g} to {high:g}")
 
     return check
@@ -138,14 +144,18 @@ def endpoint(_name: str, value: Any) -> str:
     refused = _Refused("an http or https address such as https://guard.example.com")
     if not isinstance(value, str):
         raise refused
-    text = value.strip().rstrip("/")
-    text = text[: -len("/api/v1")] if text.endswith("/api/v1") else text
+    text = value.strip().rstrip("/").removesuffix("/api/v1").rstrip("/")
     try:
         parts = urlsplit(text)
         bad = parts.port == 0 or parts.username or parts.password or parts.query or parts.fragment
     except ValueError:
         raise refused from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or bad or not text.isprintable():
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or bad
+        or not _ADDRESS.fullmatch(text)
+    ):
         raise refused
     return text
 
@@ -167,7 +177,7 @@ def function(_name: str, value: Any) -> Any:
 
 def existing_path(_name: str, value: Any) -> str:
     """Allow the path of a file or folder that is there."""
-    if isinstance(value, (str, Path)) and os.path.exists(value):
+    if isinstance(value, (str, Path)) and Path(value).exists():
         return os.fspath(value)
     raise _Refused("the path of an existing file or folder")
 
@@ -219,7 +229,7 @@ def parse(name: str, annotation: str, text: str) -> Any:
         ConfigError: the text cannot be read as that type.
     """
     word = text.strip()
-    kind = annotation.split(" | ")[0]
+    kind = annotation.partition(" | ")[0]
     if word == "" and annotation.endswith("None"):
         return None
     try:

@@ -60,9 +60,10 @@ class _Handler:
 
 
 def install() -> None:
-    """Put the handler in front of the present one; does nothing, with a warning, off the main thread."""
+    """Put the handler in front of the present one; off the main thread only warn."""
     if threading.current_thread() is not threading.main_thread():
-        say(_log, logging.WARNING, "flush_on_sigterm needs start() on the main thread; no handler was installed.")
+        message = "flush_on_sigterm needs start() on the main thread; no handler was installed."
+        say(_log, logging.WARNING, message)
         return
     former = signal.getsignal(signal.SIGTERM)
     if not isinstance(former, _Handler):

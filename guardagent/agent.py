@@ -213,9 +213,7 @@ class Agent:
         from guardagent._pipeline import Pipeline
 
         has_control = self.config.is_enabled and not self._has_own_transport
-        pipeline = Pipeline(
-            self.config, self._make_transport, self._clock, has_control=has_control
-        )
+        pipeline = Pipeline(self.config, self._make_transport, self._clock, has_control=has_control)
         if pipeline.control is not None:
             for listener in self._listeners:
                 pipeline.control.listen(listener)
@@ -274,14 +272,20 @@ def _warn_of_uwsgi() -> None:
     if isinstance(options, dict) and not (
         options.get("enable-threads") or options.get(b"enable-threads") or options.get("threads")
     ):
-        say(_log, logging.WARNING, "uWSGI runs without --enable-threads: events are delivered only at exit.")
+        message = "uWSGI runs without --enable-threads: events are delivered only at exit."
+        say(_log, logging.WARNING, message)
 
 
 def _transport_factory(
     config: AgentConfig, transport: Transport | None, clock: Clock
 ) -> TransportFactory:
     if transport is not None or not config.is_enabled:
-        return lambda *, pause, on_retry: transport or _Nowhere()
+        given = transport or _Nowhere()
+
+        def hand_out(**_hooks: Any) -> Transport:
+            return given
+
+        return hand_out
     # Imported here: requests takes 50 ms, which `import guardagent` must not, and the thread that
     # delivers must not import anything (a fork in the middle of an import can hang the child).
     from guardagent.transport.http import HTTPTransport

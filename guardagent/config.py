@@ -70,6 +70,7 @@ class AgentConfig:
         "Names whose values become ``[REDACTED]``, in any spelling. Names of credentials "
         "(password, secret, ...) always do.",
         attrs.Factory(lambda: ["authorization", "cookie", "x-api-key"]),
+        hashable=False,
     )
     max_payload_size: int = setting(
         check.integer(16, 1_048_576),
@@ -177,6 +178,8 @@ class AgentConfig:
         check.optional(check.proxies),
         "Proxies by scheme; otherwise those of the environment.",
         None,
+        secret=True,
+        hashable=False,
     )
     deliver: bool = setting(
         check.delivering,
@@ -213,9 +216,7 @@ class AgentConfig:
         return cls(**values)
 
     @classmethod
-    def from_env(
-        cls, environ: Mapping[str, str] | None = None, /, **overrides: Any
-    ) -> AgentConfig:
+    def from_env(cls, environ: Mapping[str, str] | None = None, /, **overrides: Any) -> AgentConfig:
         """Build from `GUARDAGENT_<NAME>` variables; arguments beat them.
 
         Unknown variables are left alone: they may belong to another version. An empty or missing
@@ -230,7 +231,8 @@ class AgentConfig:
             text = environ.get(_ENVIRONMENT_PREFIX + field.name.upper(), "")
             if text.strip():
                 values[field.name] = check.parse(field.name, str(field.type), text)
-        return cls(**{"api_key": None, **values, **overrides})
+        given = {_field(name).name: value for name, value in overrides.items()}
+        return cls(**{"api_key": None, **values, **given})
 
 
 def _field(name: object) -> Any:

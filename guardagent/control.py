@@ -24,7 +24,7 @@ from guardagent.errors import DeliveryError, RulesError
 from guardagent.rules import DynamicRules
 from guardagent.status import AgentStatus, Callbacks, Ledger
 
-__all__ = ["Control", "OnRules"]
+__all__ = ["Control", "Exchange", "OnRules"]
 
 _log = logging.getLogger(__name__)
 

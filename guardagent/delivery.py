@@ -142,7 +142,9 @@ class Delivery:
     def turn(self) -> float | None:
         """Send one batch if one is due; return the seconds to the next turn, None for the bell."""
         if self._config.max_event_age is not None:
-            self._drop("expired", self._spool.expire(self._clock.now() - self._config.max_event_age))
+            self._drop(
+                "expired", self._spool.expire(self._clock.now() - self._config.max_event_age)
+            )
         self._settle_markers()
         farewell = self._farewell
         if farewell is not None:
@@ -174,7 +176,7 @@ class Delivery:
             self._spool.release(batch)
 
     def _until_due(self, now: float) -> float | None:
-        """Return 0 when something is due, else the seconds until it is, None with nothing pending."""
+        """Return 0 when something is due, else the seconds until it is; None: nothing pending."""
         pending = self._spool.pending()
         if self._goal is not None and self._spool.is_settled(self._goal):
             self._goal = self._since = None
@@ -301,7 +303,7 @@ class Delivery:
         self._complain(batch, error, cause)
 
     def _patience(self, error: DeliveryError) -> float:
-        """Return the seconds until the next request: as asked, or more with each failure in a row."""
+        """Return the seconds until the next request: as asked, or more with each failure."""
         if isinstance(error, TransientError) and error.retry_after is not None:
             return error.retry_after
         if isinstance(error, TransientError) and error.outage:

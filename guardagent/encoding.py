@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
@@ -19,7 +19,7 @@ from guardagent._ids import format_key
 from guardagent.errors import EncodeError, TooLargeError
 from guardagent.events import TEXT_DEFAULTS
 from guardagent.fields import Fields, Kind
-from guardagent.plain import PLAIN_TYPES, describe, plain, wire_time
+from guardagent.plain import INT_MAX, INT_MIN, PLAIN_TYPES, describe, plain, wire_time
 from guardagent.redaction import Redactor
 
 __all__ = [
@@ -32,13 +32,15 @@ __all__ = [
 #: Where values that could not be sent as they were are named.
 NOTES = "_guardagent"
 _NOTES_KEPT = 20
-_NAME_KEPT = 256
+_SHAPES_KEPT = 1_000
 
 #: Everything but the signs that a text in an encoded body may hold a credential or a quoted
 #: document. Deleting it from the body in one go is ten times cheaper than looking into each text.
 _NO_SIGN = bytes(set(range(256)) - set(b"=@%\\"))
-#: The rest of the signs: a space behind ":", "bearer" or "basic".
-_SPACED_SIGN = re.compile(rb" (?:(?<=: )|(?<=[rR][eE][rR] )|(?<=[sS][iI][cC] ))")
+#: The rest of the signs: a space behind "bearer" or "basic", and a colon that is neither JSON's own
+#: (those follow a quote) nor a clock's.
+_SPACED_SIGN = re.compile(rb" (?:(?<=[rR][eE][rR] )|(?<=[sS][iI][cC] ))")
+_COLON_SIGN = re.compile(rb":(?<=[^\"0-9]:)")
 
 _KEY_STARTS = len('{"idempotency_key":"')
 
@@ -65,15 +67,27 @@ def record_key(body: bytes) -> str:
 
 _TEXTS: dict[str, str | None] = {"event_type": "", **TEXT_DEFAULTS}
 _SHAPE: dict[str, tuple[type, ...]] = {
-    **{name: (str, type(None)) for name in _TEXTS},
+    **{name: (str,) if none == "" else (str, type(None)) for name, none in _TEXTS.items()},
     "status_code": (int, type(None)),
     "response_time": (float, type(None)),
+    "metadata": (dict,),
+    "extra": (type(None),),
 }
+_NUMBERS = ("status_code", "response_time")
+_STATUS_MAX = 999_999
+#: Texts that whoever sends a request can make as long as he likes.
+_FOREIGN = ("user_agent", "endpoint", "reason", "pattern_matched")
+_TOO_LARGE = {"[truncated]": "larger than a batch may be"}
+
+_EVENT_FIELDS = {"idempotency_key", "timestamp", *_TEXTS, *_NUMBERS}
+_METRIC_FIELDS = {"idempotency_key", "timestamp", "metric_type", "value", "endpoint"}
 
 Dumps = Callable[[Any], bytes]
 
+#: Texts that were made here.
+_OURS = {"idempotency_key", "timestamp"}
 #: Fields of bounded size once they are cut.
-_FIXED = {*_SHAPE, "idempotency_key", "timestamp", "metric_type", "value"}
+_FIXED = {*_SHAPE, *_OURS, "metric_type", "value"}
 
 
 def _load_orjson() -> Any:
@@ -102,10 +116,7 @@ def _dumps_json(value: Any) -> bytes:
 
 
 _ORJSON_OPTIONS = (
-    0
-    if _orjson is None
-    else _orjson.OPT_PASSTHROUGH_SUBCLASS
-    | _orjson.OPT_PASSTHROUGH_DATACLASS
+    0 if _orjson is None else _orjson.OPT_PASSTHROUGH_SUBCLASS | _orjson.OPT_PASSTHROUGH_DATACLASS
 )
 _json_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 
@@ -137,21 +148,11 @@ class Encoder:
             EncodeError: it cannot be written at all.
         """
         self._notes.clear()
-        self._identify(fields)
-        extra = fields.pop("extra", None)
-        shape = tuple(map(type, fields.values()))
-        seconds = fields["response_time"]
-        if not (shape in self._shapes or self._learn(shape, fields)) or (
-            seconds is not None and not math.isfinite(seconds)
-        ):
-            self._repair(fields)
-        metadata = fields["metadata"]
-        if metadata and not self._is_clean(metadata):
-            fields["metadata"] = self._tree(metadata)
-        self._add_notes(fields)
-        if extra:
-            fields.update((k, v) for k, v in self._tree(dict(extra)).items() if k not in fields)
-        return Record("events", self._write(fields), created_at)
+        self._identify(fields, created_at)
+        body = None if self._notes else self._quick(fields)
+        if body is None:
+            body = self._fit(self._careful(fields), "metadata")
+        return Record("events", body, created_at)
 
     def metric(self, fields: Fields, created_at: float) -> Record:
         """Encode a metric's fields, which are changed on the way.
@@ -161,143 +162,180 @@ class Encoder:
             TooLargeError: it stays too large however much is cut.
         """
         self._notes.clear()
-        self._identify(fields)
+        self._identify(fields, created_at)
         value = plain(fields["value"])
         if type(value) not in (int, float) or type(fields["metric_type"]) is not str:
             raise EncodeError(f"value: given {describe(fields['value'])}, allowed: a finite number")
         fields["value"] = value
+        if fields["endpoint"] is not None:
+            fields["endpoint"] = self._text(fields["endpoint"])
         tags = self._tree(fields["tags"])
-        fields["tags"] = {name: _tag(tag) for name, tag in tags.items()}
-        fields["endpoint"] = self._text("endpoint", fields["endpoint"], None)
-        return Record("metrics", self._write(fields), created_at)
+        fields["tags"] = {name: self._tag(tag) for name, tag in tags.items()}
+        return Record("metrics", self._fit(fields, "tags"), created_at)
 
-    def _identify(self, fields: Fields) -> None:
+    def _identify(self, fields: Fields, created_at: float) -> None:
         key = fields["idempotency_key"]
         if type(key) is bytes:
             fields["idempotency_key"] = format_key(key)
         moment = fields["timestamp"]
-        try:
-            # orjson writes such a time in the same form, twenty times faster.
-            if not (self._writes_times and moment.tzinfo is dt.timezone.utc and moment.microsecond):
+        # orjson writes such a time in the same form, twenty times faster.
+        if not (
+            self._writes_times
+            and type(moment) is dt.datetime
+            and moment.tzinfo is dt.timezone.utc
+            and moment.microsecond
+        ):
+            try:
                 fields["timestamp"] = wire_time(moment)
-        except (AttributeError, TypeError, OverflowError, ValueError) as error:
-            raise EncodeError(f"timestamp: given {describe(moment)}") from error
+            except Exception:  # out of range, spoilt, or a tzinfo of the application's that raises
+                self._note("timestamp", moment)
+                made = dt.datetime.fromtimestamp(created_at, dt.timezone.utc)
+                fields["timestamp"] = wire_time(made)
+
+    def _quick(self, fields: Fields) -> bytes | None:
+        """Encode an event that needs no care, the usual one; None for any other."""
+        shape = tuple(map(type, fields.values()))
+        if not (shape in self._shapes or self._learn(shape, fields)):
+            return None
+        code, seconds = fields["status_code"], fields["response_time"]
+        if (
+            (code is not None and not 0 <= code <= _STATUS_MAX)
+            or (seconds is not None and not math.isfinite(seconds))
+            or not self._is_clean(fields["metadata"])
+        ):
+            return None
+        bound = self._redactor.max_text_bytes
+        for name in _FOREIGN:
+            text = fields[name]
+            if text is not None and len(text) > bound:
+                return None  # before it is written whole, only to be cut
+        extra = fields.pop("extra")
+        try:
+            body = self._dumps(fields)
+        except (TypeError, ValueError):  # a lone surrogate
+            body = b""
+        # A colon for each key and three in the timestamp: any other stands in a text.
+        colons = len(fields) + len(fields["metadata"]) + 3
+        if (
+            not body
+            or _has_sign(body, colons)
+            or (len(body) > bound and self._has_long_text(fields))
+        ):
+            fields["extra"] = extra
+            return None
+        return body
 
     def _learn(self, shape: tuple[type, ...], fields: Fields) -> bool:
         """Tell whether every field has its type; remember the shape so that it is asked once."""
         fits = all(type(fields[name]) in kinds for name, kinds in _SHAPE.items())
-        if fits and len(self._shapes) < 1_000:
+        if fits and len(self._shapes) < _SHAPES_KEPT:
             self._shapes.add(shape)
         return fits
 
     def _is_clean(self, metadata: Fields) -> bool:
         """Tell whether a flat mapping can be sent as it is; texts are looked into later."""
-        if not self._redactor.shown.issuperset(metadata):
-            hides = self._redactor.hides
-            if not all(type(name) is str and name.isascii() and not hides(name) for name in metadata):
-                return False
+        redactor = self._redactor
+        if not redactor.shown.issuperset(metadata):
+            for name in metadata:
+                if type(name) is not str or redactor.hides(name) or name not in redactor.shown:
+                    return False
+        bound = redactor.max_text_bytes
         for value in metadata.values():
             kind = type(value)
-            if kind not in PLAIN_TYPES or (kind is float and not math.isfinite(value)):
+            if kind is str:
+                if len(value) > bound:
+                    return False
+            elif kind is int:
+                if not INT_MIN <= value <= INT_MAX:
+                    return False
+            elif kind not in PLAIN_TYPES or (kind is float and not math.isfinite(value)):
                 return False
         return True
 
-    def _write(self, fields: Fields) -> bytes:
-        try:
-            body = self._dumps(fields)
-        except (TypeError, ValueError, RecursionError):
-            body = b""
-        if not body or _has_sign(body) or self._has_long_text(body, fields):
-            body = self._write_with_care(fields)
-        if len(body) > self._max_bytes:
-            body = self._shrink(fields)
-        return body
-
-    def _has_long_text(self, body: bytes, fields: Fields) -> bool:
-        if len(body) <= self._redactor.max_text_bytes:
-            return False
+    def _has_long_text(self, fields: Fields) -> bool:
         short = self._redactor.short
-        values = [*fields.values(), *(fields.get("metadata") or {}).values()]
+        values = [*fields.values(), *fields["metadata"].values()]
         return any(type(value) is str and len(value) > short for value in values)
 
-    def _write_with_care(self, fields: Fields) -> bytes:
-        for name, value in fields.items():
-            if name in _SHAPE or type(value) is str and name not in ("idempotency_key", "timestamp"):
-                fields[name] = self._leaf(name, value)
-            elif type(value) in (dict, list):
-                fields[name] = self._tree(value)
-        self._add_notes(fields)
+    def _careful(self, fields: Fields) -> Fields:
+        """Return every field as it can be sent, each looked at once."""
+        made = {name: fields[name] for name in ("idempotency_key", "timestamp")}
+        for name, none in _TEXTS.items():
+            value = fields[name]
+            made[name] = none if value is None else self._text(value)
+            if name == "method":
+                made |= {number: self._number(number, fields[number]) for number in _NUMBERS}
+        metadata = self._tree(fields["metadata"])
+        made["metadata"] = metadata if type(metadata) is dict else {}
+        extra = self._tree(fields.get("extra") or {})
+        for name, value in extra.items():
+            made[name if name not in made else f"{name}_given"] = value
+        if self._notes:
+            made["metadata"][NOTES] = dict(self._notes)
+        return made
+
+    def _number(self, name: str, given: Any) -> float | None:
+        """Return a number the backend takes, or None with a note of what it was."""
+        number = plain(given)
+        kinds = (int,) if name == "status_code" else (int, float)
+        if type(number) in kinds and (name != "status_code" or 0 <= number <= _STATUS_MAX):
+            return cast("float", number)
+        if given is not None:
+            self._note(name, given)
+        return None
+
+    def _fit(self, fields: Fields, large: str) -> bytes:
+        """Encode; give up what alone can be large (metadata, tags, extra) before the event."""
+        body = self._write(fields)
+        if len(body) > self._max_bytes:
+            known = _METRIC_FIELDS if large == "tags" else _EVENT_FIELDS
+            kept = {name: value for name, value in fields.items() if name in known}
+            body = self._write({**kept, large: _TOO_LARGE})
+        if len(body) > self._max_bytes:
+            raise TooLargeError(f"{len(body)} bytes, allowed: {self._max_bytes}")
+        return body
+
+    def _write(self, fields: Fields) -> bytes:
         try:
             return self._dumps(fields)
         except (TypeError, ValueError, RecursionError) as error:
             raise EncodeError(f"cannot be written as JSON ({type(error).__name__})") from error
 
-    def _repair(self, fields: Fields) -> None:
-        """Give fields that were changed after construction their type back."""
-        for name, default in _TEXTS.items():
-            fields[name] = self._text(name, fields[name], default)
-        for name in ("status_code", "response_time"):
-            value = plain(fields[name])
-            kinds = (int,) if name == "status_code" else (int, float)
-            if type(value) not in kinds:
-                if fields[name] is not None:
-                    self._note(name, fields[name])
-                value = None
-            fields[name] = value
-        if type(fields["metadata"]) is not dict:
-            fields["metadata"] = {}
+    def _text(self, value: Any) -> str:
+        return self._redactor.text(value if type(value) is str else str(plain(value)))
 
-    def _text(self, name: str, value: Any, default: str | None) -> str | None:
-        if value is None:
-            return default
-        if type(value) is not str:
-            value = str(plain(value))
-        return self._redactor.text(value)
-
-    def _shrink(self, fields: Fields) -> bytes:
-        """Give up metadata and extra fields, which alone can be large, before giving up the event."""
-        large = "metadata" if "event_type" in fields else "tags"
-        kept = {name: value for name, value in fields.items() if name in _FIXED}
-        kept[large] = {"[truncated]": "larger than a batch may be"}
-        body = self._dumps(kept)
-        if len(body) > self._max_bytes:
-            raise TooLargeError(f"{len(body)} bytes, allowed: {self._max_bytes}")
-        return body
+    def _tag(self, value: Any) -> str:
+        if type(value) is str:
+            return value
+        if value is None or type(value) in (bool, dict, list):
+            return self._redactor.text(json.dumps(value, ensure_ascii=False))
+        return str(value)
 
     def _tree(self, tree: Any) -> Any:
-        return self._redactor.tree(_text_keys(tree, self._redactor), self._leaf)
+        named = _text_keys(tree, self._redactor)
+        return self._redactor.tree(named, self._leaf) if type(named) in (dict, list) else named
 
-    def _leaf(self, name: str, value: Any) -> Any:
-        kind = type(value)
-        if kind is not str:
-            given = value
-            value = plain(value)
-            if value is None and given is not None:
-                self._note(name, given)
+    def _leaf(self, name: str, given: Any) -> Any:
+        value = given if type(given) is str else plain(given)
+        if value is None and given is not None:
+            self._note(name, given)
         return self._redactor.text(value) if type(value) is str else value
-
-    def _add_notes(self, fields: Fields) -> None:
-        if self._notes and "metadata" in fields:
-            fields["metadata"][NOTES] = dict(self._notes)
 
     def _note(self, name: str, given: Any) -> None:
         if len(self._notes) < _NOTES_KEPT:
             self._notes[name] = describe(given)
 
 
-def _has_sign(body: bytes) -> bool:
+def _has_sign(body: bytes, colons: int) -> bool:
+    """Tell whether a text in the body may hold a credential; `colons` are those of JSON itself."""
     signs = body.translate(None, _NO_SIGN)
-    if signs and (signs.strip(b"\\") or b'\\"' in body or b"\\ud" in body):
+    if signs and (signs.strip(b"\\") or b'\\"' in body or b"\\ud" in body or b"\\t" in body):
         return True
-    return _SPACED_SIGN.search(body) is not None
-
-
-def _tag(value: Any) -> str:
-    if type(value) is str:
-        return value
-    if value is None or type(value) in (bool, dict, list):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)
+    return (
+        _SPACED_SIGN.search(body) is not None
+        or (body.count(b":") != colons and _COLON_SIGN.search(body) is not None)
+        or (b"J" in body and b"eyJ" in body)
+    )
 
 
 def _text_keys(value: Any, redactor: Redactor) -> Any:
@@ -307,17 +345,20 @@ def _text_keys(value: Any, redactor: Redactor) -> Any:
     if type(value) is not dict:
         return value
     named: Fields = {}
+    clashes = 0
     for key, item in value.items():
-        name = key if type(key) is str and key.isascii() else _key_text(key, redactor)
-        name = name[:_NAME_KEPT]
-        while name in named:
-            name += "_"
+        name = _key_text(key, redactor)
+        while name in named:  # numbers only go up, so this ends at once
+            clashes += 1
+            name = f"{name} ({clashes})"
         named[name] = _text_keys(item, redactor)
     return named
 
 
 def _key_text(key: Any, redactor: Redactor) -> str:
+    if type(key) is str:
+        return redactor.key(key)
     if type(key) is tuple:
-        return "(" + ", ".join(str(plain(part)) for part in key[:8]) + ")"
+        return redactor.key("(" + ", ".join(str(plain(part)) for part in key[:8]) + ")")
     written = plain(key)
-    return redactor.text(written if type(written) is str else json.dumps(written))
+    return redactor.key(written if type(written) is str else json.dumps(written))

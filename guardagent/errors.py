@@ -35,7 +35,7 @@ class RulesError(GuardAgentError, ValueError):
 
 
 class BufferFull(GuardAgentError):
-    """The intake is full under `overflow="raise"`: slow down, or drop what you were about to say."""
+    """The intake is full under `overflow="raise"`: slow down, or drop what you had to say."""
 
 
 class EncodeError(GuardAgentError):

@@ -1,4 +1,4 @@
-"""SecurityEvent and SecurityMetric: what an application reports (fields and defaults of WIRE.md 2)."""
+"""SecurityEvent and SecurityMetric: what an application reports (fields as in WIRE.md 2)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import datetime as dt
 import math
 from collections.abc import Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -15,7 +14,6 @@ from guardagent import _fields
 from guardagent._ids import format_key, new_key
 from guardagent.errors import EventError
 from guardagent.plain import as_datetime, describe, plain
-from guardagent.snapshot import snapshot
 
 __all__ = ["METRIC_TYPES", "TEXT_DEFAULTS", "SecurityEvent", "SecurityMetric", "coerce"]
 
@@ -129,7 +127,7 @@ class SecurityEvent:
         self.response_time = _fields.seconds("response_time", self.response_time)
         self.metadata = _fields.mapping("metadata", self.metadata)
         extra = _fields.mapping("extra", self.extra)
-        self.extra = MappingProxyType(snapshot(extra)) if extra else None
+        self.extra = extra or None
         for taken in set(extra).intersection(_aliases(type(self))):
             raise _fields.refusal("extra", taken, "names that are not fields of an event")
         if self._idempotency_key is not None:
@@ -203,7 +201,7 @@ class SecurityMetric:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> SecurityMetric:
-        """Build a metric from any mapping with `metric_type` and `value`; unknown keys are left out.
+        """Build a metric from any mapping with `metric_type` and `value`; others are left out.
 
         Raises:
             EventError: not a mapping, an unknown metric or no finite value.
@@ -252,15 +250,23 @@ def _aliases(cls: type) -> list[str]:
 
 def _attributes(source: object, cls: type) -> dict[str, Any]:
     names = set(_aliases(cls)) - {"extra"}
-    found = {name: getattr(source, name) for name in names if hasattr(source, name)}
+    found = {name: value for name in names if (value := _attribute(source, name)) is not _ABSENT}
     others = getattr(source, "__dict__", None) or {}
-    more = getattr(source, "model_extra", None)  # pydantic's name for fields it does not know
+    more = _attribute(source, "model_extra")  # pydantic's name for fields it does not know
     if isinstance(more, Mapping):
         others = {**others, **more}
-    for name, value in others.items():
-        if name not in names and not name.startswith("_"):
-            found[name] = value
-    return found
+    more_names = [name for name in others if name not in names and not name.startswith("_")]
+    return found | {name: others[name] for name in more_names}
+
+
+_ABSENT = object()
+
+
+def _attribute(source: object, name: str) -> Any:
+    try:
+        return getattr(source, name, _ABSENT)
+    except Exception:  # a property of the application's: the event can do without it
+        return _ABSENT
 
 
 def _fit_event(given: dict[Any, Any]) -> SecurityEvent:
@@ -273,11 +279,15 @@ def _fit_event(given: dict[Any, Any]) -> SecurityEvent:
         value = given.pop(name)
         try:
             fitted[name] = _FITTERS.get(name, _fit_text)(value)
-        except (EventError, ValueError):
+        except (EventError, ValueError, OverflowError):
             misfits[f"{name}_given"] = value
     metadata = given.pop("metadata", None)
     fitted["metadata"] = {**_mapping_or(metadata, "metadata_given"), **misfits}
-    fitted["extra"] = {**_mapping_or(given.pop("extra", None), "extra_given"), **given}
+    extra = {**_mapping_or(given.pop("extra", None), "extra_given"), **given}
+    taken = {*_aliases(SecurityEvent), "extra_given"}.intersection(extra)
+    if taken:  # fields of an event are no extra ones; keep what was given all the same
+        extra["extra_given"] = {name: extra.pop(name) for name in sorted(taken)}
+    fitted["extra"] = extra
     return SecurityEvent(**fitted)
 
 
@@ -309,7 +319,8 @@ def _fit_seconds(value: object) -> float | None:
 
 
 def _mapping_or(value: object, name: str) -> dict[Any, Any]:
-    return _fields.mapping(name, value) if value is None or isinstance(value, Mapping) else {name: value}
+    fits = value is None or isinstance(value, Mapping)
+    return _fields.mapping(name, value) if fits else {name: value}
 
 
 _FITTERS: dict[str, Any] = {

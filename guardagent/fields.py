@@ -27,12 +27,15 @@ def _overrides(cls: type, **hooks: Callable[[Any], Any]) -> dict[str, Any]:
     }
 
 
-#: Take everything out of an event, copied; the larger part of a capture. `extra` is copied when the
-#: event is built: nearly none has any.
+def _optional(extra: Any) -> Fields | None:
+    return None if extra is None else snapshot(extra)
+
+
+#: Take everything out of an event, copied; the larger part of a capture.
 event_fields: Callable[[SecurityEvent], Fields] = make_dict_unstructure_fn(
     SecurityEvent,
     converter,
-    **_overrides(SecurityEvent, metadata=snapshot),
+    **_overrides(SecurityEvent, metadata=snapshot, extra=_optional),
 )
 #: Take everything out of a metric, copied.
 metric_fields: Callable[[SecurityMetric], Fields] = make_dict_unstructure_fn(

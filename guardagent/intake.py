@@ -206,10 +206,10 @@ class Drain:
         callbacks: Callbacks,
         clock: Clock,
         *,
+        on_spooled: Callable[[], None],
+        on_marker: Callable[[Marker], None],
         before_send: Callable[[Kind, Fields], Fields | None] | None = None,
         waits_for_room: bool = False,
-        on_spooled: Callable[[], None] = lambda: None,
-        on_marker: Callable[[Marker], None] = lambda marker: None,
     ) -> None:
         self._intake = intake
         self._spool = spool

@@ -11,13 +11,24 @@ from typing import Any
 
 import cattrs
 
-__all__ = ["PLAIN_TYPES", "as_datetime", "converter", "describe", "plain", "wire_time"]
+__all__ = [
+    "INT_MAX",
+    "INT_MIN",
+    "PLAIN_TYPES",
+    "as_datetime",
+    "converter",
+    "describe",
+    "plain",
+    "wire_time",
+]
 
 #: What JSON has itself and cannot be changed by anybody else.
 PLAIN_TYPES = frozenset({str, int, float, bool, type(None)})
 
+#: Bytes looked at of a binary value; texts are cut much earlier than this.
+_BYTES_KEPT = 2**16
 #: Integers that every JSON reader takes (the bounds of orjson and of SQL's BIGINT).
-_INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
 #: Classes of the standard library whose own `__str__` is short, pure and says it all. Named, so
 #: that none of their modules is imported for it.
@@ -44,10 +55,10 @@ converter = cattrs.Converter()
 def wire_time(moment: dt.datetime) -> str:
     """Write RFC 3339 in UTC with six decimals; a naive time is taken as UTC (FIELD Z2)."""
     if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=dt.timezone.utc)
+        moment = dt.datetime.replace(moment, tzinfo=dt.timezone.utc)
     elif moment.tzinfo is not dt.timezone.utc:
-        moment = moment.astimezone(dt.timezone.utc)
-    return moment.isoformat(timespec="microseconds")
+        moment = dt.datetime.astimezone(moment, dt.timezone.utc)
+    return dt.datetime.isoformat(moment, timespec="microseconds")
 
 
 def as_datetime(value: object) -> dt.datetime:
@@ -61,21 +72,21 @@ def as_datetime(value: object) -> dt.datetime:
     if isinstance(value, str):
         text = value.strip()
         return dt.datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in "Zz" else text)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             return dt.datetime.fromtimestamp(value, dt.timezone.utc)
         except (OverflowError, OSError) as error:
-            raise ValueError(f"{value!r} is out of range") from error
+            raise ValueError("out of range") from error
     raise ValueError("not a time")
 
 
 def describe(value: object) -> str:
     """Say what was given, in at most 60 characters and without calling a foreign `__repr__`."""
     kind = type(value)
-    if kind in PLAIN_TYPES and not (kind is int and abs(value) > _INT_MAX):  # type: ignore[arg-type]
-        text = repr(value[:50] if isinstance(value, str) else value)
+    if kind in PLAIN_TYPES and not (kind is int and abs(value) > INT_MAX):  # type: ignore[arg-type]
+        text = repr(value[:40] if isinstance(value, str) else value)[:48]
         return text if value is None else f"{text} ({kind.__name__})"
-    return _type_name(kind)
+    return _type_name(kind)[:60]
 
 
 def plain(value: object) -> Any:
@@ -88,11 +99,13 @@ def plain(value: object) -> Any:
     if kind in PLAIN_TYPES and kind is not int and kind is not float:
         return value
     for base in kind.__mro__:
-        hook = _HOOKS.get(base)
-        if hook is not None:
-            return converter.unstructure(value, unstructure_as=base)
-        if f"{base.__module__}.{base.__qualname__}" in _SPEAKING:
-            return base.__str__(value)  # type: ignore[call-arg]
+        try:
+            if base in _HOOKS:
+                return converter.unstructure(value, unstructure_as=base)
+            if f"{base.__module__}.{base.__qualname__}" in _SPEAKING:
+                return base.__str__(value)  # type: ignore[call-arg]
+        except Exception:  # out of range, or a tzinfo of the application's that raises
+            return _type_name(kind)
     return _number(value, kind)
 
 
@@ -114,7 +127,7 @@ def _number(value: Any, kind: type) -> Any:
 
 def _integer(value: int) -> int | str:
     value = int.__index__(value)
-    if _INT_MIN <= value <= _INT_MAX:
+    if INT_MIN <= value <= INT_MAX:
         return value
     bits = value.bit_length()
     return str(value) if bits <= 1024 else f"<integer of {bits} bits>"
@@ -126,7 +139,7 @@ def _real(value: float) -> float | None:
 
 
 def _bytes(value: bytes | bytearray | memoryview) -> str:
-    return bytes(value).decode("utf-8", "replace")
+    return bytes(memoryview(value)[:_BYTES_KEPT]).decode("utf-8", "replace")
 
 
 def _exception(value: BaseException) -> str:

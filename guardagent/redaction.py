@@ -2,7 +2,7 @@
 
 Owns: which names are sensitive and what a credential looks like. In: a snapshot's values. Out:
 the same with secrets replaced by `[REDACTED]` and long texts cut. Pure; the work is linear in the
-size of what is kept, whatever the text holds.
+size of what is kept, whatever the text holds. In doubt too much is hidden rather than too little.
 """
 
 from __future__ import annotations
@@ -20,18 +20,31 @@ REDACTED = "[REDACTED]"
 ALWAYS_SENSITIVE = (
     "proxy-authorization",
     "set-cookie",
+    "cookies",
+    "auth",
+    "auth-token",
     "x-auth-token",
     "x-csrf-token",
+    "csrf-token",
+    "csrftoken",
+    "token",
     "api-key",
     "access-token",
     "refresh-token",
     "id-token",
+    "jwt",
+    "session-id",
+    "session-token",
+    "x-session-token",
     "client-secret",
     "secret-key",
     "private-key",
     "password",
     "passwd",
+    "passphrase",
+    "pwd",
     "secret",
+    "credentials",
 )
 
 #: Deeper JSON in a text is not followed; `snapshot` bounds everything else.
@@ -40,29 +53,46 @@ _JSON_MAX = 8_192
 #: How much more than is kept is searched, so that a secret cut in two is still recognised.
 _MARGIN = 1_024
 _NAMES_KEPT = 4_096
+_SHORT = 64
 
 _SCHEME = re.compile(
-    r"(?i:\bbearer)\s{1,8}[A-Za-z0-9._~+/=-]+"
-    r"|(?i:\bbasic)\s{1,8}(?=[A-Za-z+/]*[0-9A-Z=])[A-Za-z0-9+/]{4,}={0,2}"
+    r"(?i:\bbearer)(?:\s|\+|%20){1,64}[A-Za-z0-9._~+/=-]+"
+    r"|(?i:\bbasic)(?:\s|\+|%20){1,64}(?=[A-Za-z+/]*[0-9A-Z=])[A-Za-z0-9+/]{4,}={0,2}"
 )
-_USERINFO = re.compile(r"://[^\s/?#]*@")
-_USERINFO_CUT = re.compile(r"://[^\s/?#@]*:[^\s/?#@]*\Z")
-_ASSIGNED = re.compile(r"([A-Za-z0-9_.-]{1,64})(\\?[\"']?\s{0,8}(?:=|:|%3[Dd])\s{0,8})")
-_AFTER_EQUALS = re.compile(r"\\?\"[^\"]*\"?|'[^']*'?|[^\s&;,\"'<>]+")
-_AFTER_COLON = re.compile(r"\\?\"[^\"]*\"?|'[^']*'?|[^\r\n\"'}]+")
+_SCHEME_NAME = re.compile(r"[A-Za-z]+")
+_JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?")
+_USERINFO = re.compile(r"//[^\s/?#]*@")
+_USERINFO_CUT = re.compile(r"//[^\s/?#@]*:[^\s/?#@]*\Z")
+#: A name and what stands between it and its value: `=`, `:`, `=>`, quotes, in any escaping.
+#: A name begins where a word does, or long words would be searched from each of their letters.
+_ASSIGNED = re.compile(
+    r"(?<![A-Za-z0-9_.-])"
+    r"([A-Za-z0-9_.-]{1,64}(?:(?:\[|%5[Bb])[A-Za-z0-9_.-]{0,64}(?:\]|%5[Dd])){0,4})"
+    r"(\\{0,8}[\"']?\s{0,8}(?:=>|=|:|%3[DdAa])\s{0,8}|\\{0,8}[\"']\s{0,8},\s{0,8}(?=b?[\\\"']))"
+)
+_QUOTED = re.compile(
+    r"[bB]?(?:\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|(?P<esc>\\{1,8})(?P<q>[\"'])(?s:.*?)(?:(?P=esc)(?P=q)|\Z))"
+)
+_LINE = re.compile(r"[^\r\n]*")
+_QUERY = re.compile(r"[^\s&#]*")
+_QUERY_LINE = re.compile(r"[^&\r\n]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SEPARATORS = str.maketrans("", "", "-_. \t\r\n")
+_SEGMENT = re.compile(r"[.\[\]/]+|%5[BbDd]")
+_UNFOLDED = re.compile(r"[^a-z0-9]+")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
-#: Cheap signs that a text may hold a credential; without one of them no pattern is tried.
-_SIGNS = ("=", "@", ": ", '"', "earer", "EARER", "asic ", "ASIC ", "%3")
+#: Signs that a text may hold a credential; without one of them no pattern is tried.
+_SIGNS = re.compile(r"[=@:\"%]|//|eyJ|[rR][eE][rR]\s|[sS][iI][cC]\s")
+#: Names whose values have spaces in them.
+_SPACED = frozenset({"authorization", "proxyauthorization", "cookie", "setcookie", "cookies"})
 
 
 class Redactor:
     """Knows the sensitive names of one configuration.
 
     Args:
-        names: header or field names; `X-Api-Key`, `x_api_key`, `HTTP_X_API_KEY` and `xApiKey`
-            are the same name.
+        names: header or field names; `X-Api-Key`, `x_api_key`, `HTTP_X_API_KEY`, `xApiKey` and
+            `user[x-api-key]` are the same name.
         max_text_bytes: UTF-8 bytes kept of one text; the rest gives way to a marker.
     """
 
@@ -71,52 +101,69 @@ class Redactor:
         self.max_text_bytes = max_text_bytes
         #: No text this short (in characters) can be too long (in bytes).
         self.short = max_text_bytes // 4
-        #: Names found not to be sensitive, for asking about many at once.
+        #: Plain names found not to be sensitive, for asking about many at once.
         self.shown: set[str] = set()
+        #: Short texts found to need nothing: methods, countries, names of rules come again and again.
+        self._unchanged: set[str] = set()
 
     def hides(self, name: str) -> bool:
         """Tell whether values under this name are secret."""
         if name in self.shown:
             return False
-        if self._is_sensitive(name):
+        if self._is_sensitive(name[:256]):
             return True
-        if len(self.shown) >= _NAMES_KEPT:
-            self.shown.clear()  # names may come from an attacker: remember few
-        if name.isascii() and len(name) <= 64:
-            self.shown.add(name)
+        if _PLAIN_NAME.fullmatch(name):
+            _remember(name, self.shown)
         return False
 
     def _is_sensitive(self, name: str) -> bool:
-        folded = _fold(name[:256])
-        return folded in self._names or (
-            folded.startswith("http") and folded[4:] in self._names  # WSGI's HTTP_COOKIE
-        )
+        segments = [part for part in _SEGMENT.split(name) if part] or [name]
+        folded = {_fold(name), _fold(segments[-1])}
+        folded |= {one[4:] for one in folded if one.startswith("http")}  # WSGI's HTTP_COOKIE
+        return not folded.isdisjoint(self._names)
+
+    def key(self, name: str) -> str:
+        """Make a mapping's key fit to be sent: as it is, or masked and cut like any text."""
+        return name if _PLAIN_NAME.fullmatch(name) else self.text(name[:256])
 
     def text(self, text: str, depth: int = 0) -> str:
         """Mask credentials in a text, cut it to the bound and make it valid Unicode."""
+        if text in self._unchanged:
+            return text
         whole = len(text)
         cut = whole > self.max_text_bytes + _MARGIN
-        if text[:1].isspace() or text[:1] in '{["':
+        if text[:1] in '{["' or text[:1].isspace():
             masked = self._json(text, depth) if whole <= _JSON_MAX else None
             if masked is not None:
-                return self._fit(masked, whole)
+                return self._fit(masked, whole, cut=False)
         if cut:
             text = text[: self.max_text_bytes + _MARGIN]
-        if cut or any(sign in text for sign in _SIGNS):
-            text = self._credentials(text, cut)
-        return self._fit(text, whole)
+        if cut or _SIGNS.search(text):
+            text = self._credentials(text, cut=cut)
+        elif whole <= _SHORT and whole <= self.short and text.isascii():
+            _remember(text, self._unchanged)
+            return text
+        return self._fit(text, whole, cut=cut)
 
     def tree(self, value: Any, leaf: Callable[[str, Any], Any], depth: int = 0) -> Any:
-        """Walk dicts and lists, hide what sensitive names hold, apply `leaf(name, value)` elsewhere.
+        """Walk dicts and lists; hide what sensitive names hold, apply `leaf` to the rest.
 
-        Keys must be text already; depth is bounded by whoever built the tree.
+        A pair in a list whose first is a sensitive name is a header. Keys must be text already;
+        depth is bounded by whoever built the tree.
         """
         if type(value) is dict:
             return {
                 name: REDACTED if self.hides(name) else self._branch(name, item, leaf, depth)
                 for name, item in value.items()
             }
+        if len(value) == 2 and self._is_header(value[0]):
+            return [self._branch("", value[0], leaf, depth), REDACTED]
         return [self._branch("", item, leaf, depth) for item in value]
+
+    def _is_header(self, name: Any) -> bool:
+        if type(name) is bytes:
+            name = name[:256].decode("latin-1")
+        return type(name) is str and self.hides(name)
 
     def _branch(self, name: str, item: Any, leaf: Callable[[str, Any], Any], depth: int) -> Any:
         kind = type(item)
@@ -142,39 +189,62 @@ class Redactor:
             document = self.text(document, depth + 1)
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
-    def _credentials(self, text: str, cut: bool) -> str:
-        text = _SCHEME.sub(lambda match: f"{match[0].split()[0]} {REDACTED}", text)
-        text = _USERINFO.sub(f"://{REDACTED}@", text)
+    def _credentials(self, text: str, *, cut: bool) -> str:
+        text = _SCHEME.sub(_mask_scheme, text)
+        text = _JWT.sub(REDACTED, text)
+        text = _USERINFO.sub(f"//{REDACTED}@", text)
         if cut:
-            text = _USERINFO_CUT.sub(f"://{REDACTED}", text)
+            text = _USERINFO_CUT.sub(f"//{REDACTED}", text)
         return self._assignments(text)
 
     def _assignments(self, text: str) -> str:
-        """Mask `name=value`, `name: value` and `"name": "value"` for sensitive names."""
+        """Mask `name=value`, `name: value`, `"name": "value"` and the like for sensitive names."""
         kept: list[str] = []
         end = 0
         for match in _ASSIGNED.finditer(text):
             if match.start() < end or not self.hides(match[1]):
                 continue
-            value = _AFTER_COLON if ":" in match[2] else _AFTER_EQUALS
-            found = value.match(text, match.end())
-            if found is not None:
-                kept += text[end : match.end()], REDACTED
-                end = found.end()
+            kept += text[end : match.end()], REDACTED
+            end = _value_end(text, match)
         return "".join(kept) + text[end:] if kept else text
 
-    def _fit(self, text: str, whole: int) -> str:
+    def _fit(self, text: str, whole: int, *, cut: bool) -> str:
         if not text.isascii():
             text = _SURROGATE.sub("\ufffd", text)
-        if len(text) <= self.short:
+        if len(text) <= self.short and not cut:
             return text
+        marker = f"...[truncated, {whole} characters]"
         limit = self.max_text_bytes
         data = text[: limit + 1].encode()
         if len(data) <= limit and len(text) <= limit:
-            return text
+            return text + marker if cut else text
         # Cutting bytes may split the last character; "ignore" drops just that one.
-        return data[:limit].decode("utf-8", "ignore") + f"...[truncated, {whole} characters]"
+        return data[:limit].decode("utf-8", "ignore") + marker
+
+
+def _value_end(text: str, match: re.Match[str]) -> int:
+    """Return where the value of a matched name ends; too late rather than too early."""
+    start = match.end()
+    quoted = _QUOTED.match(text, start)
+    if quoted is not None:
+        return quoted.end()
+    if text[start : start + 1] in ("[", "{"):
+        return len(text)
+    if "=" in match[2] or "%" in match[2]:
+        spaced = _fold(match[1]).removeprefix("http") in _SPACED
+        return (_QUERY_LINE if spaced else _QUERY).match(text, start).end()  # type: ignore[union-attr]
+    return _LINE.match(text, start).end()  # type: ignore[union-attr]
+
+
+def _remember(text: str, kept: set[str]) -> None:
+    if len(kept) >= _NAMES_KEPT:
+        kept.clear()  # they may come from an attacker: remember few
+    kept.add(text)
+
+
+def _mask_scheme(match: re.Match[str]) -> str:
+    return f"{_SCHEME_NAME.match(match[0])[0]} {REDACTED}"  # type: ignore[index]
 
 
 def _fold(name: str) -> str:
-    return name.translate(_SEPARATORS).lower()
+    return _UNFOLDED.sub("", name.lower())

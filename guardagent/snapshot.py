@@ -37,7 +37,11 @@ def snapshot(mapping: Mapping[Any, Any] | None) -> dict[Any, Any]:
         else:
             return mapping
     copied = _Copier().copy(mapping, 0)
-    return copied if type(copied) is dict else {}
+    if type(copied) is dict:
+        return copied
+    if issubclass(type(mapping), Mapping):  # a mapping of the application's own class
+        return snapshot(dict(mapping or {}))
+    return {} if mapping is None else {"given": copied}
 
 
 class _Copier:
@@ -58,7 +62,7 @@ class _Copier:
             return value
         read = _reader(kind)
         if read is None:
-            return bytes(value[: 2**16]) if issubclass(kind, (bytearray, memoryview)) else value
+            return _bytes(value) if issubclass(kind, (bytearray, memoryview)) else value
         if depth >= MAX_DEPTH:
             return _TOO_DEEP
         size, take = read
@@ -85,6 +89,14 @@ _READERS: tuple[tuple[type, _Reader], ...] = (
     (deque, (deque.__len__, deque.__iter__)),
     (MappingProxyType, (MappingProxyType.__len__, MappingProxyType.items)),
 )
+
+
+def _bytes(value: bytearray | memoryview) -> bytes | str:
+    try:
+        with memoryview(value) as view:
+            return bytes(view.cast("B")[: 2**16])
+    except (ValueError, TypeError):
+        return "[unreadable memory]"  # released, or of a shape without bytes in a row
 
 
 def _reader(kind: type) -> _Reader | None:

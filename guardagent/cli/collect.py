@@ -93,10 +93,10 @@ def collect(
                     click.echo(
                         "Anybody who reaches this address is let in: see --api-key.", err=True
                     )
-                follow(store, view, server.stop, lambda: interrupts.came, after=begin)
+                _follow(store, view, server.stop, lambda: interrupts.came, after=begin)
 
 
-def follow(
+def _follow(
     store: Store,
     view: View,
     stop: Callable[[], None],

@@ -25,7 +25,7 @@ def demo(seconds: float) -> None:
     and with a reason otherwise.
     """
     with extra("demo", "flask", "werkzeug"):
-        from guardagent.demo.play import Play
+        from guardagent.demo import Play
     from guardagent.cli.stage import audience, print_outcome
 
     try:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from guardagent.collector import Arrival
 
-__all__ = ["Row", "Tally", "printable"]
+__all__ = ["Row", "Tally", "printable", "refusal_text"]
 
 #: Seconds over which a rate is taken.
 RATE_WINDOW = 10

@@ -71,13 +71,13 @@ class Spool(Protocol):
     durable: bool
 
     def append(self, records: Sequence[Record]) -> int:
-        """Keep the records, in order; return how many records were lost to make room or for want of it."""
+        """Keep the records, in order; return how many were lost to make room or for want of it."""
         ...
 
     def claim(self, limit: int, max_bytes: int, now: float) -> Batch | None:
-        """Hand out the oldest records of one kind, released batches first; None when there are none.
+        """Hand out the oldest records of one kind, released batches first; None: there are none.
 
-        Bodies with a comma each stay within `max_bytes`; one record is handed out whatever its size.
+        Bodies with a comma each stay within `max_bytes`; one is handed out whatever its size.
         """
         ...
 

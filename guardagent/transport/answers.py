@@ -122,5 +122,7 @@ def _reason(body: bytes) -> str:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = "; ".join(value)
     text = value if isinstance(value, str) else json.dumps(value)
     return "".join(char if char.isprintable() else " " for char in text[:_REASON_KEPT])

@@ -11,6 +11,7 @@ import io
 import socket
 import time
 import weakref
+from functools import partial
 from typing import Any
 
 from requests.adapters import HTTPAdapter
@@ -52,12 +53,10 @@ class _DeadlineReader(io.RawIOBase):
 class _DeadlineResponse(http.client.HTTPResponse):
     """Reads its status line, headers and body within what is left of the request's time."""
 
-    deadline: float
-
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, sock: socket.socket, *args: Any, deadline: float, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         raw = self.fp.detach()
-        self._reader = _DeadlineReader(raw, sock, type(self).deadline)
+        self._reader = _DeadlineReader(raw, sock, deadline)
         self.fp = io.BufferedReader(self._reader)
 
     def begin(self) -> None:
@@ -108,7 +107,7 @@ class _Timed:
 
     def _expect(self, ends_at: float) -> None:
         """Have answers read until then, a proxy's answer to CONNECT included."""
-        self.response_class = type("Response", (_DeadlineResponse,), {"deadline": ends_at})
+        self.response_class = partial(_DeadlineResponse, deadline=ends_at)
 
     def send(self, data: Any) -> None:
         if self.sock is not None:

@@ -56,9 +56,8 @@ class Envelope:
             return head + first + end
         return b",".join([head + first, *others[:-1], others[-1] + end])
 
-
     def wrap_sealed(self, batch: Batch, seal: Callable[[bytes], str]) -> bytes:
-        """Return the body of an encrypted batch, sealed once: every attempt sends the same bytes."""
+        """Return the body of an encrypted batch; sealed once, so each attempt sends the same."""
         if batch.sealed is None:
             records = b",".join(batch.bodies)
             events, metrics = (records, b"") if batch.kind == "events" else (b"", records)
