@@ -160,6 +160,8 @@ class Delivery:
         return 0.0
 
     def _last_turn(self, farewell: _Farewell) -> float | None:
+        if farewell.over.is_set():
+            return None
         if self._clock.monotonic() < farewell.deadline:
             if self._send_next(farewell):
                 return 0.0
@@ -177,11 +179,13 @@ class Delivery:
 
     def _until_due(self, now: float) -> float | None:
         """Return 0 when something is due, else the seconds until it is; None: nothing pending."""
-        pending = self._spool.pending()
         if self._goal is not None and self._spool.is_settled(self._goal):
             self._goal = self._since = None
+        pending = self._spool.pending()
         if pending == 0:
             self._goal = self._since = None
+            pending = self._spool.pending()  # clear, then look: whoever appends asks for `_since`
+        if pending == 0:
             return None
         if self._since is None:
             self._since = now
@@ -192,11 +196,11 @@ class Delivery:
 
     def _is_plenty(self, pending: int) -> bool:
         """Tell whether enough is pending; while more streams in, a full batch is awaited."""
-        config = self._config
-        if pending < config.buffer_size:
-            return False
-        full = pending >= config.max_batch_size or self._spool.room() == 0
-        return full or not self._is_filling()
+        if self._spool.room() == 0 or pending >= max(
+            self._config.max_batch_size, self._config.buffer_size
+        ):
+            return True
+        return pending >= self._config.buffer_size and not self._is_filling()
 
     def _settle_markers(self) -> None:
         while self._arrived and self._spool.is_settled(self._arrived[0].ticket):
@@ -232,6 +236,7 @@ class Delivery:
             self._keep(batch, TransientError(f"{type(error).__name__}"), farewell, cause=error)
         except BaseException:
             self._spool.release(batch)
+            self.breaker.abandoned(self._clock.monotonic())
             raise
         else:
             self._answered()
@@ -292,6 +297,7 @@ class Delivery:
         else:
             self._spool.release(batch)
             if self._farewell is not None:
+                self.breaker.abandoned(self._clock.monotonic())
                 return  # interrupted for the last round: the attempt does not count
         self._failures += 1
         now = self._clock.monotonic()

@@ -103,12 +103,19 @@ class Intake(queue.Queue[Any]):
         if size < self.maxsize:
             waiting.append(item)
             taken = True
+        elif self.markers and self.depth < self.maxsize:
+            waiting.append(item)  # flushes under way take no room from events
+            taken = True
         else:
             taken = self._make_room(item)
         # Append first, then look: the drain arms `wake_at` first and then looks into the queue.
         if size >= self.wake_at:
-            self.wake_at = _NEVER
-            self._wake()
+            try:
+                self.wake_at = _NEVER
+                self._wake()
+            except BaseException:
+                self.wake_at = 0  # a Ctrl-C in between must not silence those who come after
+                raise
         return taken
 
     def mark(self, marker: Marker) -> None:

@@ -54,9 +54,10 @@ converter = cattrs.Converter()
 
 def wire_time(moment: dt.datetime) -> str:
     """Write RFC 3339 in UTC with six decimals; a naive time is taken as UTC (FIELD Z2)."""
-    if moment.tzinfo is None:
+    zone = dt.datetime.tzinfo.__get__(moment)
+    if zone is None:
         moment = dt.datetime.replace(moment, tzinfo=dt.timezone.utc)
-    elif moment.tzinfo is not dt.timezone.utc:
+    elif zone is not dt.timezone.utc:
         moment = dt.datetime.astimezone(moment, dt.timezone.utc)
     return dt.datetime.isoformat(moment, timespec="microseconds")
 
@@ -139,7 +140,8 @@ def _real(value: float) -> float | None:
 
 
 def _bytes(value: bytes | bytearray | memoryview) -> str:
-    return bytes(memoryview(value)[:_BYTES_KEPT]).decode("utf-8", "replace")
+    with memoryview(value) as view:  # unlike `bytes`, it calls no method of a subclass
+        return view.cast("B")[:_BYTES_KEPT].tobytes().decode("utf-8", "replace")
 
 
 def _exception(value: BaseException) -> str:

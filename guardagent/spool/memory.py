@@ -98,7 +98,7 @@ class MemorySpool:
         with self._lock:
             for record in records:
                 size = len(record.body)
-                if self._when_full == "drop_oldest":
+                if self._when_full == "drop_oldest" and size <= self._max_bytes:
                     while not self._fits(size) and self._evict():
                         lost += 1
                 if not self._fits(size) and self._when_full != "grow":
@@ -175,8 +175,10 @@ class MemorySpool:
         return self._nbytes
 
     def room(self) -> int:
-        """Return how many records more are within the bounds."""
-        return max(0, self._max_records - self._records) if self._nbytes < self._max_bytes else 0
+        """Return how many records more are within the bounds; 0 from 7/8 of the bytes on."""
+        if self._nbytes > self._max_bytes // 8 * 7:
+            return 0
+        return max(0, self._max_records - self._records)
 
     def ticket(self) -> _Ticket:
         """Return the positions behind the newest event and the newest metric."""
@@ -202,11 +204,23 @@ class MemorySpool:
         return self._records < self._max_records and self._nbytes + size <= self._max_bytes
 
     def _evict(self) -> bool:
+        """Forget one record; False when all that is left is being sent."""
         lane = min(self._lanes.values(), key=_Lane.oldest_at)
-        if not lane.waiting:
-            return False  # all that is left is being sent
-        self._forget_oldest(lane)
-        return True
+        if lane.waiting:
+            self._forget_oldest(lane)
+            return True
+        # A batch that was sent in vain gives way last, for it loses its id by it.
+        for lane in self._lanes.values():
+            if lane.released:
+                batch = lane.released.popleft()
+                self._forget(batch)
+                if len(batch) > 1:
+                    rest = batch.part(1, len(batch), batch.position + 1)
+                    lane.released.appendleft(rest)
+                    self._records += len(rest)
+                    self._nbytes += rest.nbytes
+                return True
+        return False
 
     def _forget_oldest(self, lane: _Lane) -> None:
         self._nbytes -= len(lane.waiting.popleft())

@@ -71,6 +71,13 @@ class CircuitBreaker:
             self._state = "closed"
             self._failures = self._openings = 0
 
+    def abandoned(self, now: float) -> None:
+        """Note that a request ended without a verdict; a probe may be made anew at once."""
+        with self._lock:
+            if self._state == "half_open":
+                self._state = "open"
+                self._reopens_at = now
+
     def failed(self, now: float) -> None:
         """Note that the backend was away (network error) or broken (5xx)."""
         with self._lock:
