@@ -181,7 +181,7 @@ class SecurityMetric:
     tags: dict[str, str] = _field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        if self.metric_type not in METRIC_TYPES or type(self.metric_type) is not str:
+        if type(self.metric_type) is not str or self.metric_type not in METRIC_TYPES:
             self.metric_type = _fields.one_of("metric_type", self.metric_type, METRIC_TYPES)
         if type(self.value) is not float or not math.isfinite(self.value):
             self.value = _fields.finite("value", self.value)
@@ -284,7 +284,7 @@ def _fit_event(given: dict[Any, Any]) -> SecurityEvent:
     metadata = given.pop("metadata", None)
     fitted["metadata"] = {**_mapping_or(metadata, "metadata_given"), **misfits}
     extra = {**_mapping_or(given.pop("extra", None), "extra_given"), **given}
-    taken = {*_aliases(SecurityEvent), "extra_given"}.intersection(extra)
+    taken = set(_aliases(SecurityEvent)).intersection(extra)
     if taken:  # fields of an event are no extra ones; keep what was given all the same
         extra["extra_given"] = {name: extra.pop(name) for name in sorted(taken)}
     fitted["extra"] = extra

@@ -141,7 +141,7 @@ def _real(value: float) -> float | None:
 
 def _bytes(value: bytes | bytearray | memoryview) -> str:
     with memoryview(value) as view:  # unlike `bytes`, it calls no method of a subclass
-        return view.cast("B")[:_BYTES_KEPT].tobytes().decode("utf-8", "replace")
+        return view[:_BYTES_KEPT].tobytes().decode("utf-8", "replace")
 
 
 def _exception(value: BaseException) -> str:

@@ -94,7 +94,7 @@ _READERS: tuple[tuple[type, _Reader], ...] = (
 def _bytes(value: bytearray | memoryview) -> bytes | str:
     try:
         with memoryview(value) as view:
-            return bytes(view.cast("B")[: 2**16])
+            return view[: 2**16].tobytes()
     except (ValueError, TypeError):
         return "[unreadable memory]"  # released, or of a shape without bytes in a row
 

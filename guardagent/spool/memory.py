@@ -204,23 +204,24 @@ class MemorySpool:
         return self._records < self._max_records and self._nbytes + size <= self._max_bytes
 
     def _evict(self) -> bool:
-        """Forget one record; False when all that is left is being sent."""
+        """Forget the oldest record that is not being sent; False when there is none."""
+        for lane in self._lanes.values():
+            if lane.released:
+                self._shorten(lane)
+                return True
         lane = min(self._lanes.values(), key=_Lane.oldest_at)
         if lane.waiting:
             self._forget_oldest(lane)
             return True
-        # A batch that was sent in vain gives way last, for it loses its id by it.
-        for lane in self._lanes.values():
-            if lane.released:
-                batch = lane.released.popleft()
-                self._forget(batch)
-                if len(batch) > 1:
-                    rest = batch.part(1, len(batch), batch.position + 1)
-                    lane.released.appendleft(rest)
-                    self._records += len(rest)
-                    self._nbytes += rest.nbytes
-                return True
         return False
+
+    def _shorten(self, lane: _Lane) -> None:
+        """Take the oldest record out of a batch that came back, which makes it another batch."""
+        batch = lane.released.popleft()
+        self._records -= 1
+        self._nbytes -= len(batch.bodies[0])
+        if len(batch) > 1:
+            lane.released.appendleft(batch.part(1, len(batch), batch.position + 1))
 
     def _forget_oldest(self, lane: _Lane) -> None:
         self._nbytes -= len(lane.waiting.popleft())
