@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["SYSTEM_CLOCK", "Bell", "Clock", "SystemClock"]
+__all__ = ["SYSTEM_CLOCK", "Bell", "Clock", "SystemClock", "pause"]
 
 
 class Clock(Protocol):
@@ -65,3 +66,17 @@ class Bell:
         if timeout is None:
             return self._lock.acquire()
         return self._lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+
+
+def pause(seconds: float, clock: Clock, bell: Bell, is_over: Callable[[], bool]) -> bool:
+    """Wait on the calling thread's own bell; False as soon as `is_over` says so.
+
+    Other rings only make it look again.
+    """
+    ends_at = clock.monotonic() + seconds
+    while not is_over():
+        left = ends_at - clock.monotonic()
+        if left <= 0:
+            return True
+        bell.wait(left)
+    return False

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from guardagent._clock import Bell, Clock
+from guardagent._clock import Bell, Clock, pause
 from guardagent._ids import chance
 from guardagent._log import say
 from guardagent._quiet import quiet
@@ -123,13 +123,7 @@ class Control:
 
     def pause(self, seconds: float) -> bool:
         """Wait before a retry; False as soon as the agent stops."""
-        ends_at = self._clock.monotonic() + seconds
-        while not self.is_closing:
-            left = ends_at - self._clock.monotonic()
-            if left <= 0:
-                return True
-            self._bell.wait(left)
-        return False
+        return pause(seconds, self._clock, self._bell, lambda: self.is_closing)
 
     def turn(self) -> float | None:
         """Do what is due; return the seconds until something is."""

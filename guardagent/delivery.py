@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import attrs
 
-from guardagent._clock import Bell, Clock
+from guardagent._clock import Bell, Clock, pause
 from guardagent._ids import chance
 from guardagent._log import say
 from guardagent._quiet import quiet
@@ -131,13 +131,10 @@ class Delivery:
 
     def pause(self, seconds: float) -> bool:
         """Wait before a retry; False as soon as the last round begins or is over."""
-        ends_at = self._clock.monotonic() + seconds
-        while self._farewell is None and not self.is_closing:
-            left = ends_at - self._clock.monotonic()
-            if left <= 0:
-                return True
-            self._bell.wait(left)
-        return False
+        return pause(seconds, self._clock, self._bell, self._is_ending)
+
+    def _is_ending(self) -> bool:
+        return self.is_closing or self._farewell is not None
 
     def turn(self) -> float | None:
         """Send one batch if one is due; return the seconds to the next turn, None for the bell."""
