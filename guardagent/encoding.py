@@ -20,7 +20,7 @@ from guardagent.errors import EncodeError, TooLargeError
 from guardagent.events import TEXT_DEFAULTS
 from guardagent.fields import Fields, Kind
 from guardagent.plain import INT_MAX, INT_MIN, PLAIN_TYPES, describe, plain, wire_time
-from guardagent.redaction import Redactor
+from guardagent.redaction import Redactor, with_keys
 
 __all__ = [
     "Encoder",
@@ -36,7 +36,7 @@ _SHAPES_KEPT = 1_000
 
 #: Everything but the signs that a text in an encoded body may hold a credential or a quoted
 #: document. Deleting it from the body in one go is ten times cheaper than looking into each text.
-_NO_SIGN = bytes(set(range(256)) - set(b"=@%\\"))
+_NO_SIGN = bytes(set(range(256)) - set(b"=@%\\\xc2"))  # C2 A0 is a space that does not break
 #: The rest of the signs: a space behind "bearer" or "basic", and a colon that is neither JSON's own
 #: (those follow a quote) nor a clock's.
 _SPACED_SIGN = re.compile(rb" (?:(?<=[rR][eE][rR] )|(?<=[sS][iI][cC] ))")
@@ -312,8 +312,15 @@ class Encoder:
         return str(value)
 
     def _tree(self, tree: Any) -> Any:
-        named = _text_keys(tree, self._redactor)
+        named = with_keys(tree, self._key)
         return self._redactor.tree(named, self._leaf) if type(named) in (dict, list) else named
+
+    def _key(self, key: Any) -> str:
+        """Write a mapping's key as text, as JSON wants it."""
+        if type(key) is tuple:
+            key = "(" + ", ".join(str(plain(part)) for part in key[:8]) + ")"
+        written = key if type(key) is str else plain(key)
+        return self._redactor.key(written if type(written) is str else json.dumps(written))
 
     def _leaf(self, name: str, given: Any) -> Any:
         value = given if type(given) is str else plain(given)
@@ -329,36 +336,9 @@ class Encoder:
 def _has_sign(body: bytes, colons: int) -> bool:
     """Tell whether a text in the body may hold a credential; `colons` are those of JSON itself."""
     signs = body.translate(None, _NO_SIGN)
-    if signs and (signs.strip(b"\\") or b'\\"' in body or b"\\ud" in body or b"\\t" in body):
-        return True
     return (
-        _SPACED_SIGN.search(body) is not None
+        signs != b""
+        or _SPACED_SIGN.search(body) is not None
         or (body.count(b":") != colons and _COLON_SIGN.search(body) is not None)
         or (b"J" in body and b"eyJ" in body)
     )
-
-
-def _text_keys(value: Any, redactor: Redactor) -> Any:
-    """Give every mapping text keys, as JSON wants them, without losing an item to a clash."""
-    if type(value) is list:
-        return [_text_keys(item, redactor) for item in value]
-    if type(value) is not dict:
-        return value
-    named: Fields = {}
-    clashes = 0
-    for key, item in value.items():
-        name = _key_text(key, redactor)
-        while name in named:  # numbers only go up, so this ends at once
-            clashes += 1
-            name = f"{name} ({clashes})"
-        named[name] = _text_keys(item, redactor)
-    return named
-
-
-def _key_text(key: Any, redactor: Redactor) -> str:
-    if type(key) is str:
-        return redactor.key(key)
-    if type(key) is tuple:
-        return redactor.key("(" + ", ".join(str(plain(part)) for part in key[:8]) + ")")
-    written = plain(key)
-    return redactor.key(written if type(written) is str else json.dumps(written))

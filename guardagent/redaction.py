@@ -11,8 +11,9 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import unquote
 
-__all__ = ["ALWAYS_SENSITIVE", "REDACTED", "Redactor"]
+__all__ = ["ALWAYS_SENSITIVE", "REDACTED", "Redactor", "with_keys"]
 
 REDACTED = "[REDACTED]"
 
@@ -56,11 +57,10 @@ _NAMES_KEPT = 4_096
 _SHORT = 64
 
 _SCHEME = re.compile(
-    r"(?i:\bbearer)(?:\s|\+|%20){1,64}[A-Za-z0-9._~+/=-]+"
-    r"|(?i:\bbasic)(?:\s|\+|%20){1,64}(?=[A-Za-z+/]*[0-9A-Z=])[A-Za-z0-9+/]{4,}={0,2}"
+    r"(?i:\b(bearer|basic))(?:\s|\+|%20){1,16}([A-Za-z0-9._~+/=-]+)",
 )
-_SCHEME_NAME = re.compile(r"[A-Za-z]+")
-_JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?")
+_BASE64_SIGN = re.compile(r"[0-9A-Z=]")
+_JWT = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?")
 _USERINFO = re.compile(r"//[^\s/?#]*@")
 _USERINFO_CUT = re.compile(r"//[^\s/?#@]*:[^\s/?#@]*\Z")
 #: A name and what stands between it and its value: `=`, `:`, `=>`, quotes, in any escaping.
@@ -71,18 +71,18 @@ _ASSIGNED = re.compile(
     r"(\\{0,8}[\"']?\s{0,8}(?:=>|=|:|%3[DdAa])\s{0,8}|\\{0,8}[\"']\s{0,8},\s{0,8}(?=b?[\\\"']))"
 )
 _QUOTED = re.compile(
-    r"[bB]?(?:\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|(?P<esc>\\{1,8})(?P<q>[\"'])(?s:.*?)(?:(?P=esc)(?P=q)|\Z))"
+    r"[bB]?(?:\"(?:[^\"\\]|\\.|\"\")*\"?|'(?:[^'\\]|\\.|'')*'?|(?P<esc>\\{1,8})(?P<q>[\"'])(?s:.*?)(?:(?P=esc)(?P=q)|\Z))"
 )
 _LINE = re.compile(r"[^\r\n]*")
 _QUERY = re.compile(r"[^\s&#]*")
 _QUERY_LINE = re.compile(r"[^&\r\n]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SEGMENT = re.compile(r"[.\[\]/]+|%5[BbDd]")
-_UNFOLDED = re.compile(r"[^a-z0-9]+")
+_UNFOLDED = re.compile(r"[\W_]+")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 #: Signs that a text may hold a credential; without one of them no pattern is tried.
-_SIGNS = re.compile(r"[=@:\"%]|//|eyJ|[rR][eE][rR]\s|[sS][iI][cC]\s")
+_SIGNS = re.compile(r"[=@:\"%]|//|eyJ|[rR][eE][rR][\s+]|[sS][iI][cC][\s+]")
 #: Names whose values have spaces in them.
 _SPACED = frozenset({"authorization", "proxyauthorization", "cookie", "setcookie", "cookies"})
 
@@ -103,7 +103,7 @@ class Redactor:
         self.short = max_text_bytes // 4
         #: Plain names found not to be sensitive, for asking about many at once.
         self.shown: set[str] = set()
-        #: Short texts found to need nothing: methods, countries, names of rules come again and again.
+        #: Short texts found to need nothing: methods, countries, rules' names come again and again.
         self._unchanged: set[str] = set()
 
     def hides(self, name: str) -> bool:
@@ -117,8 +117,7 @@ class Redactor:
         return False
 
     def _is_sensitive(self, name: str) -> bool:
-        segments = [part for part in _SEGMENT.split(name) if part] or [name]
-        folded = {_fold(name), _fold(segments[-1])}
+        folded = {_fold(part) for part in (name, *_SEGMENT.split(name))} - {""}
         folded |= {one[4:] for one in folded if one.startswith("http")}  # WSGI's HTTP_COOKIE
         return not folded.isdisjoint(self._names)
 
@@ -184,7 +183,7 @@ class Redactor:
             return self.text(value, depth + 1) if type(value) is str else value
 
         if type(document) in (dict, list):
-            document = self.tree(document, leaf, depth + 1)
+            document = self.tree(with_keys(document, self.key), leaf, depth + 1)
         elif type(document) is str:
             document = self.text(document, depth + 1)
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
@@ -195,7 +194,14 @@ class Redactor:
         text = _USERINFO.sub(f"//{REDACTED}@", text)
         if cut:
             text = _USERINFO_CUT.sub(f"//{REDACTED}", text)
-        return self._assignments(text)
+        text = self._assignments(text)
+        if "%" in text:
+            # An address within an address, such as `?next=https%3A%2F%2F...`: what is hidden in it
+            # comes to light when it is decoded, and is then sent decoded.
+            decoded = unquote(text)
+            masked = self._assignments(_USERINFO.sub(f"//{REDACTED}@", decoded))
+            text = text if masked == decoded else masked
+        return text
 
     def _assignments(self, text: str) -> str:
         """Mask `name=value`, `name: value`, `"name": "value"` and the like for sensitive names."""
@@ -243,7 +249,27 @@ def _remember(text: str, kept: set[str]) -> None:
 
 
 def _mask_scheme(match: re.Match[str]) -> str:
-    return f"{_SCHEME_NAME.match(match[0])[0]} {REDACTED}"  # type: ignore[index]
+    scheme, token = match[1], match[2]
+    if scheme.lower() == "basic" and not (len(token) >= 4 and _BASE64_SIGN.search(token)):
+        return match[0]  # "basic authentication" is no credential
+    return f"{scheme} {REDACTED}"
+
+
+def with_keys(value: Any, key_text: Callable[[Any], str]) -> Any:
+    """Give every mapping of a tree text keys, without losing an item to a clash."""
+    if type(value) is list:
+        return [with_keys(item, key_text) for item in value]
+    if type(value) is not dict:
+        return value
+    named: dict[str, Any] = {}
+    clashes = 0
+    for key, item in value.items():
+        name = key_text(key)
+        while name in named:  # numbers only go up, so this ends at once
+            clashes += 1
+            name = f"{name} ({clashes})"
+        named[name] = with_keys(item, key_text)
+    return named
 
 
 def _fold(name: str) -> str:
