@@ -45,8 +45,8 @@ def new_key() -> bytes:
 
 def format_key(key: bytes) -> str:
     """Write 16 bytes in the 8-4-4-4-12 form."""
-    text = key.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = key.hex("-", 2)
+    return f"{text[:4]}{text[5:29]}{text[30:34]}{text[35:]}"
 
 
 def chance() -> float:

@@ -19,10 +19,10 @@ from guardagent.config import AgentConfig
 from guardagent.control import Control
 from guardagent.delivery import Delivery
 from guardagent.encoding import Encoder
-from guardagent.fields import Fields, Kind
+from guardagent.fields import Item
 from guardagent.health import Health
 from guardagent.hooks import event_hook
-from guardagent.intake import Drain, Intake, Marker
+from guardagent.intake import LINGER, LINGER_DURABLE, SLICE, Drain, Intake, Marker
 from guardagent.redaction import Redactor
 from guardagent.spool.memory import MemorySpool, WhenFull
 from guardagent.status import AgentStatus, Callbacks, DropReason, Ledger, Losses, Stats
@@ -89,7 +89,7 @@ class Pipeline:
         self.is_closed = False
         self._exit_deadline: float | None = None
         #: Puts fields in; replaced when the pipeline closes.
-        self.offer: Callable[[tuple[Kind, Fields]], bool] = self._intake.offer
+        self.offer: Callable[[Item], bool] = self._intake.offer
 
     def _build_rooms(self) -> None:
         config, clock = self._config, self._clock
@@ -123,6 +123,11 @@ class Pipeline:
             clock,
             before_send=event_hook(config.before_send),
             waits_for_room=config.overflow in ("block", "raise"),
+            linger=LINGER_DURABLE
+            if self._spool.durable
+            else min(LINGER, config.flush_interval / 4),
+            # Who asks for very small batches wants to see them at once.
+            enough=config.buffer_size if config.buffer_size < SLICE else config.queue_capacity,
             on_spooled=self._spooled,
             on_marker=self._delivery.receive,
         )
@@ -173,7 +178,7 @@ class Pipeline:
         self.ledger.drop(reason)
         if reason == "closed":
             self._losses.report()
-        elif reason != "disabled":
+        elif reason != "disabled" and not self.is_closed:
             self._wake()  # the drain reports losses: a callback has no place in `capture`
         return False
 
@@ -212,7 +217,7 @@ class Pipeline:
         return self.pending == 0
 
     def end_farewell(self, *, is_exit: bool) -> None:
-        """Go back to ordinary work; at exit, deliver what is still captured in the caller's thread."""
+        """Go back to ordinary work; at exit, let what is still captured be delivered by its caller."""
         if self._farewell is not None:
             self._farewell = None
             self._delivery.relax()
@@ -260,11 +265,15 @@ class Pipeline:
         )
 
     def status(self, dropped: Mapping[str, int] | None = None) -> AgentStatus:
-        """Judge how the agent is; `dropped` is what to say of losses, those unreported by default."""
+        """Judge how the agent is; `dropped` is what to say of losses: the unreported by default."""
         control = self.control
         if dropped is None:
-            losses = self.ledger.losses() if control is None else control.unreported()
-            dropped = {str(reason): n for reason, n in losses.items() if n}
+            losses = self.ledger.losses()
+            dropped = (
+                {str(reason): n for reason, n in losses.items() if n}
+                if control is None
+                else control.unreported(losses)
+            )
         rules = None if control is None else control.rules()
         age = None if control is None else control.rules_age()
         return self._health.report(self.stats(), dropped, rules, age)
@@ -274,6 +283,7 @@ class Pipeline:
         self._delivery.is_closing = True
         if self.control is not None:
             self.control.is_closing = True
+            self.control.polled.set()
         for loop in self._loops:
             loop.end()
         for transport in self._transports if self.pending else self._transports[1:]:
@@ -287,7 +297,8 @@ class Pipeline:
             for loop in self._loops:
                 loop.join(self._left(last))
         self._delivery.is_closed = True
-        left = self._intake.clear() + self._drain.clear() + self._spool.close()
+        left = self._drain.close() + self._intake.close() + self._spool.close()
+        self._delivery.release_markers()
         if left:
             self.ledger.drop("shutdown", left)
         for transport in self._transports:
@@ -331,8 +342,8 @@ class Pipeline:
     def _refuse_closed(self, _item: Any) -> bool:
         return self.refuse("closed")
 
-    def _offer_late(self, item: tuple[Kind, Fields]) -> bool:
-        """Take an event when the process is past its exit handlers: nobody else would wait for it."""
+    def _offer_late(self, item: Item) -> bool:
+        """Take an event of a process past its exit handlers: nobody else would wait for it."""
         if sys.is_finalizing():
             # Frozen threads may hold any lock: all that can be done safely is to count.
             self.ledger.drop("closed")

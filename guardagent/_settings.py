@@ -177,8 +177,10 @@ def function(_name: str, value: Any) -> Any:
 
 def existing_path(_name: str, value: Any) -> str:
     """Allow the path of a file or folder that is there."""
-    if isinstance(value, (str, Path)) and Path(value).exists():
-        return os.fspath(value)
+    if isinstance(value, (str, Path)) and os.fspath(value):
+        with contextlib.suppress(OSError, ValueError):  # too long, or with a NUL in it
+            if Path(value).exists():
+                return os.fspath(value)
     raise _Refused("the path of an existing file or folder")
 
 

@@ -17,7 +17,7 @@ from guardagent._quiet import MUTED
 from guardagent.config import AgentConfig
 from guardagent.errors import BufferFull, EventError, SetupError
 from guardagent.events import SecurityEvent, SecurityMetric, coerce
-from guardagent.fields import event_fields, metric_fields
+from guardagent.fields import take_event, take_metric
 from guardagent.spool.protocol import Batch
 from guardagent.status import AgentStatus, Stats
 from guardagent.transport.protocol import Receipt, Transport
@@ -56,10 +56,12 @@ class Agent:
         self._clock = clock
         self._has_own_transport = transport is not None
         self._listeners: list[OnRules] = []
+        self._wants_rules = False
         self._make_transport = _transport_factory(config, transport, clock)
         self._pipeline = self._new_pipeline()
         self._starting = threading.RLock()  # guards the first start; replaced after a fork
         self._is_started = False
+        self._was_started = False  # by the process this one was forked from
         self._takes_events = config.enable_events
         self._warned: set[str] = set()
         _fork.watch(self)
@@ -111,10 +113,13 @@ class Agent:
         Raises:
             BufferFull: the queue is full, under `overflow="raise"` only.
         """
+        if not self._is_started:
+            self.start()
         pipeline = self._pipeline
         # The pid is compared because uWSGI and others fork without running Python's hooks.
-        if not self._is_started or pipeline.pid != getpid():
-            pipeline = self._enter()
+        if pipeline.pid != getpid():
+            self.start()
+            pipeline = self._pipeline
         pipeline.count()
         try:
             if MUTED and threading.get_ident() in MUTED:
@@ -122,7 +127,7 @@ class Agent:
             if type(event) is SecurityEvent and self._takes_events:
                 if event._idempotency_key is None:
                     event._idempotency_key = pipeline.keys.take()
-                return pipeline.offer(("events", event_fields(event)))
+                return pipeline.offer(take_event(event))
             return self._capture_other(pipeline, event)
         except BufferFull:
             raise
@@ -173,16 +178,16 @@ class Agent:
         control = self._here().control
         if control is None:
             return None
-        control.want()
+        self._want_rules()
         return control.rules()
 
     def on_rules(self, callback: OnRules) -> None:
         """Call `callback(rules)` on the agent's thread whenever a new document is in force."""
-        self._listeners.append(callback)
         control = self._here().control
+        self._listeners.append(callback)
         if control is not None:
             control.listen(callback)
-            control.want()
+            self._want_rules()
 
     def wait_for_rules(self, timeout: float = 10.0) -> DynamicRules | None:
         """Return the rules once the backend was asked for them; starts the agent.
@@ -191,11 +196,20 @@ class Agent:
             timeout: seconds to wait at most.
         """
         self.start()
+        rules = self.rules
         control = self._here().control
-        if control is not None:
-            control.want()
+        if rules is None and control is not None:
             control.polled.wait(max(0.0, timeout))
         return self.rules
+
+    def _want_rules(self) -> None:
+        """Begin to poll now, or as soon as the agent is started; in a forked child, start it."""
+        self._wants_rules = True
+        if self._was_started and not self._is_started:
+            self.start()
+        control = self._pipeline.control
+        if control is not None:
+            control.want()
 
     def _capture_other(self, pipeline: Pipeline, event: object) -> bool:
         value = event if isinstance(event, (SecurityEvent, SecurityMetric)) else coerce(event)
@@ -204,10 +218,10 @@ class Agent:
         if isinstance(value, SecurityMetric):
             if not self.config.enable_metrics:
                 return pipeline.refuse("disabled")
-            return pipeline.offer(("metrics", metric_fields(value)))
+            return pipeline.offer(take_metric(value))
         if not self.config.enable_events:
             return pipeline.refuse("disabled")
-        return pipeline.offer(("events", event_fields(value)))
+        return pipeline.offer(take_event(value))
 
     def _new_pipeline(self) -> Pipeline:
         from guardagent._pipeline import Pipeline
@@ -217,6 +231,7 @@ class Agent:
         if pipeline.control is not None:
             for listener in self._listeners:
                 pipeline.control.listen(listener)
+            if self._wants_rules:
                 pipeline.control.want()
         if not self.config.is_enabled:
             pipeline.shut("disabled")
@@ -228,11 +243,6 @@ class Agent:
             self._begin_anew()
         return self._pipeline
 
-    def _enter(self) -> Pipeline:
-        """Return this process's pipeline, started."""
-        self.start()
-        return self._pipeline
-
     def _begin_anew(self) -> None:
         """Leave the parent's pipeline to the parent; a forked child starts with an empty one."""
         self._starting = threading.RLock()
@@ -240,7 +250,10 @@ class Agent:
         if inherited.is_closed:
             self._pipeline.shut("closed")
         else:
+            self._was_started = self._was_started or self._is_started
             self._is_started = False
+        if self._pipeline.control is not None and inherited.control is not None:
+            self._pipeline.control.inherit(inherited.control)
         inherited.abandon()
 
     def _warn_of(self, error: Exception) -> None:

@@ -22,11 +22,15 @@ from guardagent._quiet import quiet
 from guardagent.config import AgentConfig
 from guardagent.errors import DeliveryError, RulesError
 from guardagent.rules import DynamicRules
-from guardagent.status import AgentStatus, Callbacks, Ledger
+from guardagent.status import AgentStatus, Callbacks, DropReason, Ledger
+from guardagent.transport.answers import judge
 
 __all__ = ["Control", "Exchange", "OnRules"]
 
 _log = logging.getLogger(__name__)
+
+#: What makes a document one of rules; a message alone does not.
+_NAMES = {field.name for field in attrs.fields(DynamicRules)} - {"message"}
 
 OnRules = Callable[[DynamicRules], object]
 
@@ -48,7 +52,9 @@ class Exchange(Protocol):
         headers: Mapping[str, str] | None = None,
         *,
         max_bytes: int = ...,
-    ) -> Any: ...
+    ) -> Any:
+        """Return the answer, whatever it is."""
+        ...
 
 
 class Control:
@@ -114,12 +120,16 @@ class Control:
         """Call `listener` with every new document, on the control thread."""
         self._listeners.append(listener)
 
-    def unreported(self) -> dict[str, int]:
+    def unreported(self, losses: Mapping[DropReason, int] | None = None) -> dict[str, int]:
         """Return the losses by reason since the last report that was accepted."""
-        return {
-            reason: total - self._reported.get(reason, 0)
-            for reason, total in self._ledger.losses().items()
-        }
+        totals = self._ledger.losses() if losses is None else losses
+        new = {str(reason): n - self._reported.get(reason, 0) for reason, n in totals.items()}
+        return {reason: n for reason, n in new.items() if n}
+
+    def inherit(self, other: Control) -> None:
+        """Begin with the rules of the process this one was forked from."""
+        self._rules, self._rules_at = other._rules, other._rules_at
+        self._validators = dict(other._validators)
 
     def pause(self, seconds: float) -> bool:
         """Wait before a retry; False as soon as the agent stops."""
@@ -128,7 +138,7 @@ class Control:
     def turn(self) -> float | None:
         """Do what is due; return the seconds until something is."""
         now = self._clock.monotonic()
-        if now >= self._poll_at:
+        if now >= self._poll_at and self._poll_at <= self._report_at:
             self._poll_at = now + self._spread(self._config.dynamic_rule_interval)
             self._guarded("rules", self._poll)
         elif now >= self._report_at:
@@ -142,7 +152,9 @@ class Control:
             with quiet():
                 work()
         except (DeliveryError, RulesError) as error:
-            if stage not in self._failing and not self.is_closing:
+            if self.is_closing:
+                return  # cut off by ourselves
+            if stage not in self._failing:
                 self._failing.add(stage)
                 kind = type(error).__name__
                 say(_log, logging.WARNING, "The %s could not be exchanged (%s).", stage, kind)
@@ -179,11 +191,10 @@ class Control:
 
     def _report(self) -> None:
         losses = self._ledger.losses()
-        status = self._status({str(reason): n for reason, n in self.unreported().items() if n})
+        status = self._status(self.unreported(losses))
         body = json.dumps(attrs.asdict(status), separators=(",", ":"), default=dict).encode()
         answer = self._exchange("POST", "status", body)
-        if not 200 <= answer.status < 300:
-            raise DeliveryError(f"HTTP {answer.status}", status=answer.status)
+        judge(answer, bytes_sent=len(body), now=0.0)
         self._reported = {str(reason): n for reason, n in losses.items()}
 
     def _spread(self, seconds: float) -> float:
@@ -202,4 +213,4 @@ def _document(body: bytes) -> dict[str, Any] | None:
         raise RulesError("rules: the answer is not JSON, or was cut off") from None
     if not isinstance(document, dict):
         raise RulesError("rules: the answer is not a JSON object")
-    return document if set(document) - {"success", "errors", "message"} else None
+    return document if _NAMES.intersection(document) else None

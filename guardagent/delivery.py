@@ -129,6 +129,11 @@ class Delivery:
         if farewell is not None:
             self._give_back(farewell)
 
+    def release_markers(self) -> None:
+        """Let whoever waits for a flush go on: what it waits for is counted as lost."""
+        while self._arrived:
+            self._arrived.popleft().done.set()
+
     def pause(self, seconds: float) -> bool:
         """Wait before a retry; False as soon as the last round begins or is over."""
         return pause(seconds, self._clock, self._bell, self._is_ending)

@@ -29,7 +29,7 @@ class Health:
         self._config = config
         self._clock = clock
         self._started_at = clock.monotonic()
-        #: (when, delivered, lost) at earlier judgements; appended and dropped atomically.
+        #: (when, delivered, lost) at earlier judgements, a second apart; only ever appended to.
         self._marks: deque[tuple[float, int, int]] = deque([(self._started_at, 0, 0)], maxlen=1_000)
 
     def report(
@@ -88,12 +88,15 @@ class Health:
 
     def _recent(self, stats: Stats, now: float) -> tuple[int, int]:
         """Return what was delivered and lost within the window."""
-        marks = self._marks
-        while len(marks) > 1 and marks[1][0] <= now - _WINDOW:
-            marks.popleft()
-        _, delivered, lost = marks[0]
+        marks = tuple(self._marks)
+        base = marks[0]
+        for mark in marks:
+            if mark[0] > now - _WINDOW:
+                break
+            base = mark
+        _, delivered, lost = base
         if now - marks[-1][0] >= 1.0:
-            marks.append((now, stats.delivered, _lost(stats)))
+            self._marks.append((now, stats.delivered, _lost(stats)))
         return stats.delivered - delivered, _lost(stats) - lost
 
     def _wire_time(self, age: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from guardagent.events import SecurityEvent, SecurityMetric
-from guardagent.fields import Fields, Kind, event_fields, metric_fields
+from guardagent.fields import Fields, Kind, named, take_event, take_metric
 
 __all__ = ["event_hook"]
 
@@ -27,13 +27,13 @@ def event_hook(before_send: Callable[[Any], Any] | None) -> _Hook | None:
         if given is None:
             return None
         if kind == "events" and isinstance(given, SecurityEvent):
-            kept = event_fields(given)
+            kept = named(take_event(given))
         elif kind == "metrics" and isinstance(given, SecurityMetric):
-            kept = metric_fields(given)
+            kept = named(take_metric(given))
         else:
             raise TypeError(f"before_send returned {type(given).__name__}")
-        # Identity belongs to the event from its capture on, whatever the hook made of it.
-        return {**kept, "idempotency_key": fields["idempotency_key"]}
+        # Identity and time belong to the event from its capture on, whatever the hook made of it.
+        return {**kept, **{name: fields[name] for name in ("idempotency_key", "timestamp")}}
 
     return hook
 

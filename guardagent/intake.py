@@ -10,6 +10,8 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import takewhile
 from typing import Any
 
 import attrs
@@ -18,14 +20,16 @@ from guardagent._clock import Clock
 from guardagent._quiet import quiet
 from guardagent.encoding import Encoder, Record
 from guardagent.errors import BufferFull, EncodeError, TooLargeError
-from guardagent.fields import Fields, Kind
+from guardagent.fields import Fields, Item, Kind, named
 from guardagent.spool.protocol import Spool
 from guardagent.status import Callbacks, DropReason, Ledger
 
-__all__ = ["Drain", "Intake", "Marker"]
+__all__ = ["LINGER", "LINGER_DURABLE", "SLICE", "Drain", "Intake", "Marker", "release"]
 
-#: Seconds the drain waits for more after the first event, so that one wake-up serves many.
-LINGER = 0.02
+#: Seconds the drain waits for more after the first event, so that one wake-up serves many. An event
+#: is as safe in the queue as in a spool in memory; on its way to a durable one it must hurry.
+LINGER = 0.25
+LINGER_DURABLE = 0.02
 #: Events encoded before other threads get their turn: about a millisecond of work.
 SLICE = 100
 #: How long that turn is at least, in seconds; a wait of 0 would not let the GIL go.
@@ -91,8 +95,9 @@ class Intake(queue.Queue[Any]):
         self._blocks = overflow == "block"
         self._block_timeout = block_timeout
         self._drainer: int | None = None
+        self._is_closed = False
 
-    def offer(self, item: tuple[Kind, Fields]) -> bool:
+    def offer(self, item: Item) -> bool:
         """Put an item in, or follow the policy; False when it was not taken.
 
         Raises:
@@ -128,12 +133,10 @@ class Intake(queue.Queue[Any]):
         """Take up to `limit` items, oldest first; for the drain alone."""
         self._drainer = threading.get_ident()
         waiting = self.queue
-        items = []
-        try:
-            for _ in range(min(limit, len(waiting))):
+        items: list[Any] = []
+        with suppress(IndexError):  # a policy dropped the oldest meanwhile, and counted it
+            while len(items) < limit:
                 items.append(waiting.popleft())
-        except IndexError:
-            pass  # a policy dropped the oldest meanwhile, and counted it
         if self._blocks:
             with self.not_full:
                 self.not_full.notify(len(items))
@@ -144,17 +147,17 @@ class Intake(queue.Queue[Any]):
         self.wake_at = 0
         return not self.queue
 
-    def relax(self) -> None:
-        """Have `offer` ring only when half the queue is in use."""
-        self.wake_at = self.maxsize // 2
+    def relax(self, enough: int) -> None:
+        """Have `offer` ring only when `enough` are inside, or half the queue is in use."""
+        self.wake_at = min(enough - 1, self.maxsize // 2)
 
-    def clear(self) -> int:
-        """Let everything go; return the number of events and metrics."""
+    def close(self) -> int:
+        """Let everything and everybody in it go; return the number of events and metrics lost."""
+        self._is_closed = True
         left = self.take(len(self.queue))
-        for item in left:
-            if isinstance(item, Marker):
-                self.markers.discard(item)
-        return sum(not isinstance(item, Marker) for item in left)
+        with self.not_full:
+            self.not_full.notify_all()
+        return release(left)
 
     @property
     def depth(self) -> int:
@@ -188,13 +191,22 @@ class Intake(queue.Queue[Any]):
             return self._drop_newest(item)  # whoever makes the room must not wait for it
         self._wake()
         with self.not_full:
-            if self.not_full.wait_for(self._has_room, self._block_timeout):
+            has_room = self.not_full.wait_for(self._has_room, self._block_timeout)
+            if has_room and not self._is_closed:
                 self.queue.append(item)
                 return True
         return self._drop_newest(item)
 
     def _has_room(self) -> bool:
-        return len(self.queue) < self.maxsize
+        return self._is_closed or len(self.queue) < self.maxsize
+
+
+def release(items: list[Any]) -> int:
+    """Let go of items: whoever waits for a marker goes on; return the number of the others."""
+    markers = [item for item in items if isinstance(item, Marker)]
+    for marker in markers:
+        marker.done.set()
+    return len(items) - len(markers)
 
 
 class Drain:
@@ -202,6 +214,13 @@ class Drain:
 
     `turn` does one slice of work; a thread repeats it. Work in hand is kept on the object, so an
     exception, or the death of the thread, in the middle of a slice loses nothing.
+
+    Args:
+        linger: seconds to wait for more after the first event of a burst.
+        enough: events that end this wait.
+        waits_for_room: leave events in the queue while the spool is full.
+        on_spooled: called after each slice.
+        on_marker: given each marker when all before it is in the spool.
     """
 
     def __init__(
@@ -217,6 +236,8 @@ class Drain:
         on_marker: Callable[[Marker], None],
         before_send: Callable[[Kind, Fields], Fields | None] | None = None,
         waits_for_room: bool = False,
+        linger: float = LINGER_DURABLE,
+        enough: int = _NEVER,
     ) -> None:
         self._intake = intake
         self._spool = spool
@@ -228,8 +249,11 @@ class Drain:
         self._waits_for_room = waits_for_room
         self._on_spooled = on_spooled
         self._on_marker = on_marker
+        self._linger = linger
+        self._enough = enough
         self._in_hand: list[Any] = []
         self._lingered = False
+        self._is_closed = False
         #: True while it waits for room in the spool.
         self.is_held_up = False
 
@@ -238,10 +262,11 @@ class Drain:
         """Events and metrics taken from the queue and not in the spool yet."""
         return sum(1 for item in list(self._in_hand) if not isinstance(item, Marker))
 
-    def clear(self) -> int:
-        """Let go of what is in hand; return the number of events and metrics."""
-        left, self._in_hand = self.depth, []
-        return left
+    def close(self) -> int:
+        """Let go of what is in hand; return the number of events and metrics lost."""
+        self._is_closed = True
+        left, self._in_hand = self._in_hand, []
+        return release(left)
 
     def turn(self) -> float | None:
         """Do one slice; return the seconds to wait before the next, None to wait for the bell."""
@@ -256,33 +281,38 @@ class Drain:
                 return None if intake.arm() else 0.0
             if not self._lingered and len(intake.queue) < SLICE and not intake.markers:
                 self._lingered = True
-                intake.relax()
-                return LINGER
+                intake.relax(self._enough)
+                return self._linger
             self._in_hand = intake.take(min(SLICE, room))
         self._work()
         self._on_spooled()
         return _BREATH
 
     def _work(self) -> None:
+        while self._in_hand:
+            if isinstance(self._in_hand[0], Marker):
+                marker, *self._in_hand = self._in_hand
+                self._intake.markers.discard(marker)
+                self._on_marker(marker)
+            else:
+                self._encode_run(list(takewhile(_is_event, self._in_hand)))
+
+    def _encode_run(self, run: list[Item]) -> None:
         now = self._clock.now()
         records: list[Record] = []
         done = 0
         try:
-            for item in self._in_hand:
-                if isinstance(item, Marker):
-                    self._append(records)
-                    records = []
-                    self._intake.markers.discard(item)
-                    self._on_marker(item)
-                else:
-                    record = self._record(item, now)
-                    if record is not None:
-                        records.append(record)
+            for item in run:
+                record = self._record(item, now)
+                if record is not None:
+                    records.append(record)
                 done += 1
         finally:
-            # Whatever happened, what is encoded is kept and what is not is tried again.
-            self._in_hand = self._in_hand[done:]
-            self._append(records)
+            # Whatever happened, what is encoded is kept and what is not is tried again; after
+            # `close`, all of it is counted already.
+            if not self._is_closed:
+                self._in_hand = self._in_hand[done:]
+                self._append(records)
 
     def _append(self, records: list[Record]) -> None:
         if records:
@@ -290,12 +320,13 @@ class Drain:
             if lost:
                 self._ledger.drop("overflow", lost)
 
-    def _record(self, item: tuple[Kind, Fields], now: float) -> Record | None:
-        kind, fields = item
+    def _record(self, item: Item, now: float) -> Record | None:
+        kind = item[0]
         try:
+            fields = named(item)
             if self._before_send is not None:
                 given = self._filter(kind, fields)
-                if given is None:
+                if given is None or self._is_closed:
                     return None
                 fields = given
             return self._encode[kind](fields, now)
@@ -313,13 +344,21 @@ class Drain:
             with quiet():
                 given = self._before_send(kind, fields)
         except BaseException as error:  # the application's code, sys.exit() included: fails closed
-            self._ledger.drop("hook_failed")
+            self._drop("hook_failed")
             self._callbacks.error("before_send", error)
             return None
         if given is None:
-            self._ledger.drop("filtered")
+            self._drop("filtered")
         return given
 
     def _lose(self, reason: DropReason, error: Exception) -> None:
-        self._ledger.drop(reason)
+        self._drop(reason)
         self._callbacks.error("encode", error)
+
+    def _drop(self, reason: DropReason) -> None:
+        if not self._is_closed:
+            self._ledger.drop(reason)
+
+
+def _is_event(item: Any) -> bool:
+    return not isinstance(item, Marker)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import numbers
+import re
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -27,6 +28,7 @@ PLAIN_TYPES = frozenset({str, int, float, bool, type(None)})
 
 #: Bytes looked at of a binary value; texts are cut much earlier than this.
 _BYTES_KEPT = 2**16
+_FRACTION = re.compile(r"[.,]([0-9]+)")
 #: Integers that every JSON reader takes (the bounds of orjson and of SQL's BIGINT).
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
@@ -71,14 +73,23 @@ def as_datetime(value: object) -> dt.datetime:
     if isinstance(value, dt.datetime):
         return value
     if isinstance(value, str):
-        text = value.strip()
-        return dt.datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in "Zz" else text)
+        return _from_iso(value.strip())
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             return dt.datetime.fromtimestamp(value, dt.timezone.utc)
         except (OverflowError, OSError) as error:
             raise ValueError("out of range") from error
     raise ValueError("not a time")
+
+
+def _from_iso(text: str) -> dt.datetime:
+    """Read ISO 8601 as 3.11 does: with "Z", and with any number of decimals (3.10: 3 or 6)."""
+    text = text[:-1] + "+00:00" if text[-1:] in ("Z", "z") else text
+    fraction = _FRACTION.search(text)
+    if fraction is not None:
+        digits = fraction[1][:6].ljust(6, "0")
+        text = f"{text[: fraction.start()]}.{digits}{text[fraction.end() :]}"
+    return dt.datetime.fromisoformat(text)
 
 
 def describe(value: object) -> str:

@@ -57,7 +57,7 @@ _NAMES_KEPT = 4_096
 _SHORT = 64
 
 _SCHEME = re.compile(
-    r"(?i:\b(bearer|basic))(?:\s|\+|%20){1,16}([A-Za-z0-9._~+/=-]+)",
+    r"(?i:\b(bearer|basic))(?:[^\S\r\n]|\+|%20){1,16}([A-Za-z0-9._~+/-]+=*)(?![^\s\"',;&)}\]])",
 )
 _BASE64_SIGN = re.compile(r"[0-9A-Z=]")
 _JWT = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?")

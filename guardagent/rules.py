@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NewType
 
 import attrs
 import cattrs
@@ -19,9 +19,8 @@ __all__ = ["DynamicRules"]
 _now = partial(dt.datetime.now, dt.timezone.utc)
 
 
-def _at_least_one(_rules: Any, field: Any, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise ValueError(f"{field.name}: given {value}, allowed: 1 or more, or None")
+#: A whole number of at least 1.
+_Positive = NewType("_Positive", int)
 
 
 @attrs.frozen(kw_only=True)
@@ -51,8 +50,8 @@ class DynamicRules:
     enable_ip_banning: bool | None = None
     enable_rate_limiting: bool | None = None
     enable_rate_limit_auto_ban: bool | None = None
-    auto_ban_threshold: int | None = attrs.field(default=None, validator=_at_least_one)
-    auto_ban_duration: int | None = attrs.field(default=None, validator=_at_least_one)
+    auto_ban_threshold: _Positive | None = None
+    auto_ban_duration: _Positive | None = None
     emergency_mode: bool = False
     emergency_whitelist_only: bool = False
     emergency_whitelist: list[str] = attrs.field(factory=list)
@@ -116,6 +115,13 @@ def _whole(value: Any, _type: Any) -> int:
     raise _refuse(value, "a whole number")
 
 
+def _positive(value: Any, _type: Any) -> _Positive:
+    number = _whole(value, int)
+    if number < 1:
+        raise _refuse(value, "1 or more")
+    return _Positive(number)
+
+
 _WORDS = {
     **dict.fromkeys(("true", "1", "yes", "on", "t", "y"), True),
     **dict.fromkeys(("false", "0", "no", "off", "f", "n"), False),
@@ -133,9 +139,10 @@ def _truth(value: Any, _type: Any) -> bool:
 def _moment(value: Any, _type: Any) -> dt.datetime:
     try:
         moment = as_datetime(value)
-    except ValueError:
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)
+        return aware.astimezone(dt.timezone.utc)
+    except (ValueError, OverflowError):
         raise _refuse(value, "ISO 8601 text or unix seconds") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)
 
 
 def _texts(value: Any, _type: Any) -> list[str]:
@@ -159,6 +166,7 @@ def _pair(value: Any) -> tuple[int, int]:
 _converter = cattrs.Converter(detailed_validation=True)
 _converter.register_structure_hook(str, _text)
 _converter.register_structure_hook(int, _whole)
+_converter.register_structure_hook(_Positive, _positive)
 _converter.register_structure_hook(bool, _truth)
 _converter.register_structure_hook(dt.datetime, _moment)
 _converter.register_structure_hook_func(lambda kind: kind == list[str], _texts)
@@ -168,4 +176,4 @@ _converter.register_structure_hook_func(
 _converter.register_structure_hook_func(lambda kind: kind == dict[str, tuple[int, int]], _pairs)
 _converter.register_unstructure_hook(dt.datetime, wire_time)
 _converter.register_unstructure_hook_func(lambda kind: kind == set[str], sorted)
-_converter.register_unstructure_hook(tuple, list)
+_converter.register_unstructure_hook_func(lambda kind: kind == tuple[int, int], list)

@@ -70,7 +70,8 @@ class RecordingTransport:
         """Keep what was recorded."""
 
     def after_fork(self) -> None:
-        """Keep the parent's records; the child adds to its own copy."""
+        """Keep the parent's records; the child adds to its own copy, under a lock of its own."""
+        self._arrived = threading.Condition()
 
 
 class RecordingAgent(Agent):

@@ -95,12 +95,9 @@ def _rejected(entries: Any) -> dict[str, str]:
     """Read which keys were refused; empty unless every entry names its key."""
     if not isinstance(entries, list):
         return {}
-    named = {
-        str(entry["idempotency_key"]): _short(entry.get("reason", ""))
-        for entry in entries
-        if isinstance(entry, dict) and entry.get("idempotency_key")
-    }
-    return named if len(named) == len(entries) else {}
+    if not all(isinstance(entry, dict) and entry.get("idempotency_key") for entry in entries):
+        return {}
+    return {str(entry["idempotency_key"]): _short(entry.get("reason", "")) for entry in entries}
 
 
 def _document(body: bytes) -> Any:

@@ -98,8 +98,10 @@ class _Timed:
     def request(self, *args: Any, **kwargs: Any) -> None:
         if not self._is_fresh:
             self._start()
-        self._is_fresh = False
-        super().request(*args, **kwargs)  # type: ignore[misc]
+        try:
+            super().request(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self._is_fresh = False  # only now: without TLS it connects within the request
 
     def _start(self) -> None:
         self._ends_at = time.monotonic() + float(self.timeout or 0)

@@ -203,8 +203,11 @@ class HTTPTransport:
         One that is cut short by its sender is an error: the acknowledgement is lost, and only
         sending again makes sure. One that we cut, in size or time, stands by its status.
         """
+        raw = response.raw
         try:
-            body = response.raw.read(max_bytes, decode_content=False)
+            body = raw.read(max_bytes, decode_content=False)
+            if len(body) < max_bytes and raw.length_remaining:
+                raise ConnectionResetError("the answer ended within its body")
         except (urllib3.exceptions.ReadTimeoutError, TimeoutError):
             body = b""
         return inflate(body, response.headers.get("Content-Encoding"), max_bytes)
@@ -312,4 +315,5 @@ def _cause(error: BaseException) -> str:
             break
         error = inner
     text = str(error) if isinstance(error, OSError) else str(error).rpartition(": ")[2]
-    return f"{type(error).__name__}: {text}"[:200].rstrip(": ")
+    line = "".join(char if char.isprintable() else " " for char in text[:200])
+    return f"{type(error).__name__}: {line}".rstrip(": ")
