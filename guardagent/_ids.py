@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable
+from itertools import chain, repeat
 
 __all__ = ["KeySource", "chance", "format_key", "new_key"]
 
 _BLOCK = 64
 _KEEP = int.from_bytes(b"\xff" * 6 + b"\x0f\xff\x3f" + b"\xff" * 7, "big")
 _BITS = int.from_bytes(b"\x00" * 6 + b"\x40\x00\x80" + b"\x00" * 7, "big")
+_SPLIT = struct.Struct("16s" * _BLOCK)
 _REPEAT = sum(1 << (128 * n) for n in range(_BLOCK))
 _KEEP_ALL, _BITS_ALL = _KEEP * _REPEAT, _BITS * _REPEAT
 
@@ -19,23 +21,19 @@ class KeySource:
     """Hands out 16 random bytes each, already marked as a UUID4 (RFC 9562).
 
     One per process: a forked child must make its own, or it would repeat the parent's keys.
-    Taking a key is one call on a C iterator, so threads and signal handlers may race for it.
     """
 
-    __slots__ = ("_keys",)
+    __slots__ = ("take",)
 
     def __init__(self) -> None:
-        self._keys: Iterator[tuple[bytes]] = iter(())
+        #: Return a key never returned before. One call of a C iterator, so threads and signal
+        #: handlers may race for it; at worst a block of unused keys is thrown away.
+        self.take: Callable[[], bytes] = chain.from_iterable(map(_block, repeat(None))).__next__
 
-    def take(self) -> bytes:
-        """Return a key never returned before."""
-        for (key,) in self._keys:
-            return key
-        number = int.from_bytes(os.urandom(16 * _BLOCK), "big") & _KEEP_ALL | _BITS_ALL
-        keys = struct.iter_unpack("16s", number.to_bytes(16 * _BLOCK, "big"))
-        (first,) = next(keys)
-        self._keys = keys
-        return bytes(first)
+
+def _block(_: None) -> tuple[bytes, ...]:
+    number = int.from_bytes(os.urandom(16 * _BLOCK), "big") & _KEEP_ALL | _BITS_ALL
+    return _SPLIT.unpack(number.to_bytes(16 * _BLOCK, "big"))
 
 
 def new_key() -> bytes:

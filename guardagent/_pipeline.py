@@ -217,7 +217,7 @@ class Pipeline:
         return self.pending == 0
 
     def end_farewell(self, *, is_exit: bool) -> None:
-        """Go back to ordinary work; at exit, let what is still captured be delivered by its caller."""
+        """Go back to ordinary work; at exit, let callers deliver what they still capture."""
         if self._farewell is not None:
             self._farewell = None
             self._delivery.relax()

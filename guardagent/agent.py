@@ -91,7 +91,7 @@ class Agent:
                 if not self._is_started:
                     # Made anew together with its threads: gevent may have patched locks and
                     # threads since the constructor, and the one must not wait for the other.
-                    self._pipeline = pipeline = self._new_pipeline()
+                    self._pipeline = pipeline = self._new_pipeline(pipeline)
                     self._is_started = True
                     _warn_of_uwsgi()
                     if self.config.flush_on_sigterm:
@@ -223,7 +223,7 @@ class Agent:
             return pipeline.refuse("disabled")
         return pipeline.offer(take_event(value))
 
-    def _new_pipeline(self) -> Pipeline:
+    def _new_pipeline(self, former: Pipeline | None = None) -> Pipeline:
         from guardagent._pipeline import Pipeline
 
         has_control = self.config.is_enabled and not self._has_own_transport
@@ -231,6 +231,8 @@ class Agent:
         if pipeline.control is not None:
             for listener in self._listeners:
                 pipeline.control.listen(listener)
+            if former is not None and former.control is not None:
+                pipeline.control.inherit(former.control)
             if self._wants_rules:
                 pipeline.control.want()
         if not self.config.is_enabled:
@@ -246,14 +248,13 @@ class Agent:
     def _begin_anew(self) -> None:
         """Leave the parent's pipeline to the parent; a forked child starts with an empty one."""
         self._starting = threading.RLock()
-        inherited, self._pipeline = self._pipeline, self._new_pipeline()
+        inherited = self._pipeline
+        self._pipeline = self._new_pipeline(inherited)
         if inherited.is_closed:
             self._pipeline.shut("closed")
         else:
             self._was_started = self._was_started or self._is_started
             self._is_started = False
-        if self._pipeline.control is not None and inherited.control is not None:
-            self._pipeline.control.inherit(inherited.control)
         inherited.abandon()
 
     def _warn_of(self, error: Exception) -> None:
