@@ -1,0 +1,362 @@
+"""The demonstration, played for real."""
+
+from __future__ import annotations
+
+import io
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from guardagent import SecurityEvent, SecurityMetric
+from guardagent.cli.commands import guardagent
+from guardagent.cli.stage import audience, print_outcome
+from guardagent.demo.outcome import Outcome
+from guardagent.demo.play import Play, Scene
+from guardagent.demo.probe import Latency, Probe
+from guardagent.demo.shop import create_shop
+from guardagent.demo.traffic import Traffic, Visit, visits
+from guardagent.status import Stats
+
+if TYPE_CHECKING:
+    from flask.testing import FlaskClient
+
+_PATIENCE = 60.0
+
+
+def test_it_ends_by_itself_and_balances() -> None:
+    """A short run captures through an outage, loses nothing, and ends with status 0."""
+    command = [sys.executable, "-W", "error", "-m", "guardagent", "demo", "--seconds", "2"]
+
+    result = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    rows = _rows(result.stdout)
+    captured = int(rows["Captured"])
+    assert captured > 20
+    assert rows["Delivered"].startswith(f"{captured} (")
+    assert rows["Dropped"] == "0"
+    assert int(rows["Retried"].split()[0]) > 0
+    assert rows["Arrived"].startswith(f"{captured}, ")
+    assert rows["A capture took"].startswith("p50 ")
+    assert f"Every one of {captured} captures arrived exactly once." in result.stdout
+    for act in ("The shop is open", "The collector is away", "The collector is back"):
+        assert f"\n{act}: captured" in "\n" + result.stdout
+
+
+def test_it_can_be_ended_early() -> None:
+    """Ctrl-C in the middle ends it in order, soon, and with a status that is not 0."""
+    command = [sys.executable, "-W", "error", "-m", "guardagent", "demo", "--seconds", "60"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=_PATIENCE)
+
+    assert first.startswith("The shop is open")
+    assert process.returncode == 1
+    assert errors.strip() == "Aborted!"
+
+
+@pytest.mark.parametrize("seconds", ["1", "601", "long"])
+def test_a_wrong_length_is_refused(seconds: str) -> None:
+    """It takes between two seconds and ten minutes."""
+    result = CliRunner().invoke(guardagent, ["demo", "--seconds", seconds])
+
+    assert result.exit_code == 2
+    assert "--seconds" in result.output
+
+
+# What it found
+
+
+def _stats(**counts: Any) -> Stats:
+    fields: dict[str, Any] = {field.name: 0 for field in attrs.fields(Stats)}
+    return Stats(**{**fields, "captured": 3, "delivered": 3, "dropped": {"overflow": 0}, **counts})
+
+
+def _outcome(**fields: Any) -> Outcome:
+    found: dict[str, Any] = {
+        "answers": {200: 2, 403: 1},
+        "visit_failures": [],
+        "keys": ["a", "b", "c"],
+        "arrived": {"a": 1, "b": 2, "c": 1},
+        "stats": _stats(),
+        "latency": Latency(p50=5e-6, p99=90e-6, worst=0.001),
+        "outage": 4.04,
+        "outage_captures": 1,
+        "seconds": 15.2,
+        **fields,
+    }
+    return Outcome(**found)
+
+
+def test_balanced_books_have_no_fault() -> None:
+    """Everything arrived, one of it twice and kept once: all is well."""
+    outcome = _outcome()
+
+    assert outcome.faults() == []
+    assert (outcome.dropped, outcome.repeated) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"arrived": {"a": 1, "b": 1}}, "1 of 3 captured never arrived"),
+        ({"arrived": dict.fromkeys("abcd", 1)}, "1 arrived that nobody captured"),
+        ({"keys": ["a", "b", "c", "c"]}, "two captures had the same key"),
+        ({"outage_captures": 0}, "nothing was captured while the collector was away"),
+        ({"visit_failures": ["GET /: gone"]}, "1 visits failed: ['GET /: gone']"),
+        (
+            {"stats": _stats(delivered=2, dropped={"overflow": 1})},
+            "the agent dropped some: {'overflow': 1}",
+        ),
+        ({"stats": _stats(delivered=2)}, "the agent's books do not balance"),
+        (
+            {"stats": _stats(captured=4, delivered=4)},
+            "the agent captured 4 and not 3",
+        ),
+        ({"keys": [], "arrived": {}}, "nothing was captured"),
+    ],
+)
+def test_each_fault_is_found(fields: dict[str, Any], fault: str) -> None:
+    """Whatever does not balance is said in words."""
+    faults = _outcome(**fields).faults()
+
+    assert any(found.startswith(fault) for found in faults)
+
+
+def test_a_fault_is_the_reason_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demonstration that fails prints its table and its reason, and ends with status 1."""
+    monkeypatch.setattr(Play, "perform", lambda *_: _outcome(arrived={"a": 1, "b": 1}))
+
+    result = CliRunner().invoke(guardagent, ["demo"])
+
+    assert result.exit_code == 1
+    assert "What happened" in result.output
+    assert "Error: 1 of 3 captured never arrived" in result.output
+
+
+def test_a_port_that_was_taken_is_the_reason_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the collector cannot come back that is said, without a traceback."""
+
+    def fail(*_: object) -> None:
+        raise OSError("Address already in use")
+
+    monkeypatch.setattr(Play, "perform", fail)
+
+    result = CliRunner().invoke(guardagent, ["demo"])
+
+    assert result.exit_code == 1
+    assert "could not go on: Address already in use" in result.output
+
+
+# What it shows
+
+
+def test_the_table_has_it_all() -> None:
+    """The table tells each number with its unit."""
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_outcome(_outcome(), console)
+
+    rows = _rows(console.export_text())
+    assert rows == {
+        "Requests to the shop": "3 (2 x 200, 1 x 403)",
+        "Captured": "3",
+        "Delivered": "3 (0 bytes)",
+        "Retried": "0 requests",
+        "Dropped": "0",
+        "Collector away": "4.0 s, 1 captured meanwhile",
+        "Arrived": "3, 1 of them more than once",
+        "A capture took": "p50 5 us, p99 90 us, at most 1000 us",
+        "All in all": "15.2 s",
+    }
+
+
+def _scenes() -> list[Scene]:
+    stats = _stats(pending=2, retried=1)
+    return [
+        Scene("The shop is open", 0.0, 3, 1, stats),
+        Scene("The shop is open", 0.2, 3, 1, stats),
+        Scene("The collector is away", 0.4, 3, 1, stats),
+    ]
+
+
+def test_without_a_terminal_each_act_is_a_line() -> None:
+    """Lines appear when something changes, and are never wrapped."""
+    console = Console(width=40, record=True, file=io.StringIO())
+    with audience(console) as watching:
+        for scene in _scenes():
+            watching.watch(scene)
+
+    counts = "captured 3  delivered 3  pending 2  retried 1  dropped 0"
+    assert console.export_text().splitlines() == [
+        f"The shop is open: {counts}",
+        f"The collector is away: {counts}",
+    ]
+
+
+def test_on_a_terminal_there_is_a_bar() -> None:
+    """The bar moves with the play and names the act."""
+    console = Console(width=80, record=True, file=io.StringIO(), force_terminal=True)
+    with audience(console) as watching:
+        for scene in _scenes():
+            watching.watch(scene)
+
+    text = console.export_text()
+    assert " 20%" in text
+    assert "The collector is away" in text
+    assert " 40%" in text
+
+
+# Who plays
+
+
+@pytest.fixture
+def captured() -> list[SecurityEvent | SecurityMetric]:
+    """What the shop captured."""
+    return []
+
+
+@pytest.fixture
+def shop(captured: list[Any]) -> FlaskClient:
+    """A client of the shop."""
+
+    def capture(item: Any) -> bool:
+        captured.append(item)
+        return True
+
+    return create_shop(capture).test_client()
+
+
+def _types(captured: list[Any]) -> list[str]:
+    return [item.event_type for item in captured if isinstance(item, SecurityEvent)]
+
+
+@pytest.mark.parametrize(
+    ("target", "rule"),
+    [
+        ("/search?q=%27%20OR%201=1%20--", "sql_injection"),
+        ("/files/..%2f..%2fetc/passwd", "path_traversal"),
+        ("/search?q=%3Cscript%3Ealert(1)", "xss"),
+    ],
+)
+def test_the_shop_reports_attacks(
+    shop: FlaskClient, captured: list[Any], target: str, rule: str
+) -> None:
+    """A hostile request is refused and reported with its pattern and its sender."""
+    reply = shop.get(target, headers={"X-Forwarded-For": "203.0.113.66"})
+
+    assert reply.status_code == 403
+    reported, measured = captured
+    assert (reported.event_type, reported.rule_type) == ("penetration_attempt", rule)
+    assert reported.ip_address == "203.0.113.66"
+    assert measured.tags["status"] == "403"
+
+
+def test_the_shop_measures_ordinary_requests(shop: FlaskClient, captured: list[Any]) -> None:
+    """A visitor is served, and the time it took is a metric."""
+    statuses = [
+        shop.get(target).status_code
+        for target in ("/", "/products/7", "/search?q=boots", "/files/catalogue", "/nowhere")
+    ]
+
+    assert statuses == [200, 200, 200, 200, 404]
+    assert _types(captured) == []
+    assert [metric.metric_type for metric in captured] == ["response_time"] * 5
+    assert [metric.tags["endpoint"] for metric in captured][-1] == "none"
+
+
+def test_the_shop_reports_failed_logins(shop: FlaskClient, captured: list[Any]) -> None:
+    """Each failure is reported, the sixth bans its sender, and the right password is let in."""
+    wrong = [shop.post("/login", data={"password": "guess"}).status_code for _ in range(6)]
+    right = shop.post("/login", data={"password": "correct horse"}).status_code
+
+    assert (wrong, right) == ([401] * 6, 200)
+    assert _types(captured) == ["authentication_failed"] * 6 + ["ip_banned"]
+
+
+def test_the_shop_reports_who_hammers(shop: FlaskClient, captured: list[Any]) -> None:
+    """Too many requests of one sender are throttled and reported; others are served."""
+    hammer, other = {"X-Forwarded-For": "203.0.113.99"}, {"X-Forwarded-For": "198.51.100.1"}
+    statuses = Counter(shop.get("/", headers=hammer).status_code for _ in range(60))
+
+    assert statuses[429] > 0
+    assert _types(captured) == ["rate_limited"] * statuses[429]
+    assert shop.get("/", headers=other).status_code == 200
+
+
+def test_visitors_are_ordinary_and_hostile() -> None:
+    """The traffic has both, from different senders, and the same again for the same seed."""
+    source = visits(random.Random(7))
+    made = [next(source) for _ in range(90)]
+    again = visits(random.Random(7))
+
+    assert made == [next(again) for _ in range(90)]
+    assert {visit.method for visit in made} == {"GET", "POST"}
+    assert {"sqlmap/1.8", "hydra/9.5", "Mozilla/5.0"} <= {visit.agent for visit in made}
+
+
+def test_traffic_that_meets_nobody_is_counted() -> None:
+    """A visit that fails is a failure of the demonstration, and ends no thread."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    source = iter([Visit("GET", "/", "198.51.100.1", "x")] * 4)
+    traffic = Traffic(host="127.0.0.1", port=port, source=source, count=4, rate=1e6, threads=1)
+    with traffic:
+        for thread in traffic._threads:
+            thread.join(_PATIENCE)
+
+    assert traffic.is_over
+    assert len(traffic.failures) == 4
+    assert "GET /: ConnectionRefusedError" in traffic.failures[0]
+
+
+def test_traffic_can_be_stopped() -> None:
+    """Visitors who wait for their turn go home at once."""
+    source = visits(random.Random(1))
+    with Traffic(host="127.0.0.1", port=9, source=source, count=10, rate=1e-3) as traffic:
+        pass
+
+    assert traffic.is_over
+
+
+def test_latencies_are_ranked() -> None:
+    """Percentiles are those of the sorted captures; no captures take no time."""
+    seconds = [number / 1000 for number in range(100, 0, -1)]
+
+    assert Latency.of(seconds) == Latency(p50=0.051, p99=0.1, worst=0.1)
+    assert Latency.of([]) == Latency(0.0, 0.0, 0.0)
+
+
+def test_the_probe_keeps_keys_and_times() -> None:
+    """Each capture is passed on, timed, and remembered by its key."""
+
+    class Agent:
+        def capture(self, item: object) -> bool:
+            return item is first
+
+    first = SecurityEvent(event_type="a")
+    second = SecurityMetric(metric_type="block_rate", value=1.0)
+    probe = Probe(Agent())  # type: ignore[arg-type]
+
+    taken = [probe.capture(first), probe.capture(second)]
+
+    assert taken == [True, False]
+    assert probe.keys() == [first.idempotency_key, second.idempotency_key]
+    assert probe.count == 2
+    assert 0 < probe.latency().p50 <= probe.latency().worst
+
+
+def _rows(text: str) -> dict[str, str]:
+    """Read the table back."""
+    cells = [line.split("│") for line in text.splitlines() if line.startswith("│")]
+    return {parts[1].strip(): parts[2].strip() for parts in cells}

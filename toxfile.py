@@ -1,0 +1,19 @@
+"""Let tox find the interpreters that pyenv keeps, with nothing to set up.
+
+tox looks for python3.10, python3.11 and so on along PATH. A pyenv user has them outside of it,
+behind shims that answer only for the versions switched on; their own folders go last here, so that
+whatever PATH offers wins.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def _pyenv_folders() -> list[str]:
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    return sorted(str(folder) for folder in root.glob("versions/3.*/bin"))
+
+
+os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), *_pyenv_folders()])
