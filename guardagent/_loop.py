@@ -14,6 +14,7 @@ __all__ = ["Loop"]
 _log = logging.getLogger(__name__)
 
 _AFTER_CRASH = 0.5
+_BUSY = 0.01
 
 
 class Loop:
@@ -40,6 +41,7 @@ class Loop:
         self._bell = bell
         self._on_error = on_error
         self._on_exit = on_exit
+        self._turning = threading.Lock()  # held during a turn; never waited for
         self._starting = threading.Lock()  # guards starting twice; never waited for
         self._thread: threading.Thread | None = None
         self._ended = False
@@ -51,12 +53,23 @@ class Loop:
         # thread that is started then is waited for without end (3.10, 3.11).
         return thread is not None and thread.is_alive() and not sys.is_finalizing()
 
+    def turn(self) -> float | None:
+        """Do one turn in the calling thread, unless the loop's own is in one."""
+        if not self._turning.acquire(blocking=False):
+            return _BUSY
+        try:
+            return self._turn()
+        finally:
+            self._turning.release()
+
     def ensure(self) -> bool:
         """Start the thread if it does not run; False when none can be started (any more)."""
         if self.is_alive():
             return True
-        if self._ended or sys.is_finalizing() or not self._starting.acquire(blocking=False):
+        if self._ended or sys.is_finalizing():
             return False
+        if not self._starting.acquire(blocking=False):
+            return True  # another caller is starting it at this moment
         try:
             if not self.is_alive():
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -89,7 +102,7 @@ class Loop:
         try:
             while not self._ended:
                 try:
-                    wait = self._turn()
+                    wait = self.turn()
                     if wait != 0 and not self._ended:
                         self._bell.wait(wait)
                 except BaseException as error:  # even a killed thread leaves nothing undone

@@ -169,6 +169,8 @@ class Pipeline:
 
     def start(self) -> None:
         """Start the threads; also called when one was found dead."""
+        if self.is_closed:
+            return
         _exit.enroll(self)
         for loop in self._loops:
             loop.ensure()
@@ -366,12 +368,9 @@ class Pipeline:
         try:
             bell = Bell()
             while not is_done() and self._left(deadline) > 0:
-                waits = [0.01 if loop.is_alive() else turn() for loop, turn in self._stages()]
+                waits = [loop.turn() for loop in (self._drains, self._delivers)]
                 wait = min(0.05 if one is None else one for one in waits)
                 if wait > 0 and not is_done():
                     bell.wait(min(wait, self._left(deadline)))
         finally:
             self._inline.release()
-
-    def _stages(self) -> list[tuple[Loop, Callable[[], float | None]]]:
-        return [(self._drains, self._take_in), (self._delivers, self._deliver)]

@@ -158,8 +158,10 @@ class Agent:
         Returns:
             True when nothing was left behind.
         """
-        self._is_started = True  # a capture from now on must not start anything again
-        return self._here().close(self.config.shutdown_timeout if timeout is None else timeout)
+        with self._starting:
+            self._is_started = True  # a capture from now on must not start anything again
+            pipeline = self._here()
+        return pipeline.close(self.config.shutdown_timeout if timeout is None else timeout)
 
     def stats(self) -> Stats:
         """Return a snapshot of this process's counters."""

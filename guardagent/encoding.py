@@ -302,7 +302,10 @@ class Encoder:
             raise EncodeError(f"cannot be written as JSON ({type(error).__name__})") from error
 
     def _text(self, value: Any) -> str:
-        return self._redactor.text(value if type(value) is str else str(plain(value)))
+        if type(value) is not str:
+            value = plain(value)
+            value = "" if value is None else str(value)
+        return self._redactor.text(value)
 
     def _tag(self, value: Any) -> str:
         if type(value) is str:

@@ -291,9 +291,12 @@ class Drain:
     def _work(self) -> None:
         while self._in_hand:
             if isinstance(self._in_hand[0], Marker):
-                marker, *self._in_hand = self._in_hand
+                marker = self._in_hand[0]
+                self._on_marker(
+                    marker
+                )  # first: handed on twice it does no harm, forgotten it would
                 self._intake.markers.discard(marker)
-                self._on_marker(marker)
+                self._in_hand = self._in_hand[1:]
             else:
                 self._encode_run(list(takewhile(_is_event, self._in_hand)))
 

@@ -57,7 +57,9 @@ _NAMES_KEPT = 4_096
 _SHORT = 64
 
 _SCHEME = re.compile(
-    r"(?i:\b(bearer|basic))(?:[^\S\r\n]|\+|%20){1,16}([A-Za-z0-9._~+/-]+=*)(?![^\s\"',;&)}\]])",
+    r"(?i:\b(bearer|basic)(?:[ +]+(?:bearer|basic)\b)*)"
+    r"(?:[^\S\r\n]|\+|%20|[:\"']){1,16}"
+    r"([A-Za-z0-9._~+/-]+=*)(?![^\s\"',;&)}\]])"
 )
 _BASE64_SIGN = re.compile(r"[0-9A-Z=]")
 _JWT = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?")
@@ -255,10 +257,15 @@ def _mask_scheme(match: re.Match[str]) -> str:
     return f"{scheme} {REDACTED}"
 
 
-def with_keys(value: Any, key_text: Callable[[Any], str]) -> Any:
-    """Give every mapping of a tree text keys, without losing an item to a clash."""
+def with_keys(value: Any, key_text: Callable[[Any], str], depth: int = 0) -> Any:
+    """Give every mapping of a tree text keys, without losing an item to a clash.
+
+    What lies so deep that `Redactor.tree` hides it is left as it is.
+    """
+    if depth > _JSON_DEPTH:
+        return value
     if type(value) is list:
-        return [with_keys(item, key_text) for item in value]
+        return [with_keys(item, key_text, depth + 1) for item in value]
     if type(value) is not dict:
         return value
     named: dict[str, Any] = {}
@@ -268,7 +275,7 @@ def with_keys(value: Any, key_text: Callable[[Any], str]) -> Any:
         while name in named:  # numbers only go up, so this ends at once
             clashes += 1
             name = f"{name} ({clashes})"
-        named[name] = with_keys(item, key_text)
+        named[name] = with_keys(item, key_text, depth + 1)
     return named
 
 

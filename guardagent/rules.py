@@ -79,18 +79,7 @@ class DynamicRules:
 
 
 def _complaints(error: ClassValidationError) -> list[str]:
-    of_fields, others = error.group_exceptions()
-    found = [f"{note.name}: {_innermost(exception)}" for exception, note in of_fields]
-    return found + [_innermost(exception) for exception in others]  # validators name their field
-
-
-def _innermost(error: BaseException) -> str:
-    for _ in range(5):
-        inner = getattr(error, "exceptions", ())
-        if not inner:
-            break
-        error = inner[0]
-    return str(error)
+    return [f"{note.name}: {exception}" for exception, note in error.group_exceptions()[0]]
 
 
 def _refuse(value: object, allowed: str) -> ValueError:

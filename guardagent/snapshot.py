@@ -40,7 +40,10 @@ def snapshot(mapping: Mapping[Any, Any] | None) -> dict[Any, Any]:
     if type(copied) is dict:
         return copied
     if issubclass(type(mapping), Mapping):  # a mapping of the application's own class
-        return snapshot(dict(mapping or {}))
+        try:
+            return snapshot(dict(mapping or {}))
+        except Exception:  # its own code raised: the event is worth more than this field
+            return {"given": f"<{type(mapping).__qualname__}>"}
     return {} if mapping is None else {"given": copied}
 
 

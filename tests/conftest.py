@@ -74,7 +74,7 @@ def quick_settings(url: str) -> dict[str, Any]:
         "flush_interval": 0.05,
         "retry_attempts": 2,
         "backoff_factor": 0.01,
-        "timeout": 1.0,
+        "timeout": 5.0,
         "shutdown_timeout": 2.0,
         "status_interval": 86_400,
         "dynamic_rule_interval": 86_400,

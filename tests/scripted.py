@@ -14,7 +14,7 @@ import attrs
 from guardagent import AgentConfig
 from guardagent._clock import Bell
 from guardagent.encoding import Record, record_key
-from guardagent.errors import SetupError, TransientError
+from guardagent.errors import TransientError
 from guardagent.fields import Kind
 from guardagent.spool.protocol import Batch
 from guardagent.testing.clock import ManualClock
@@ -35,7 +35,7 @@ __all__ = [
     "once_at",
     "record",
     "records",
-    "refusing_setup",
+    "told",
 ]
 
 #: No wait of a test lasts longer; a hang is then a failure.
@@ -57,10 +57,6 @@ def config(**settings: Any) -> AgentConfig:
         "shutdown_timeout": 2.0,
     }
     return AgentConfig(**{**given, **settings})
-
-
-def refusing_setup() -> SetupError:
-    return SetupError("HTTP 401: the key is refused", status=401)
 
 
 def key(number: int) -> str:
@@ -262,3 +258,16 @@ def once_at(count: int, action: Callable[[], object]) -> Callable[[], None]:
         calls += 1
 
     return call
+
+
+def told(owner: Any, method: str) -> threading.Event:
+    """Return an event that is set as soon as a method of `owner` was called."""
+    happened, call = threading.Event(), getattr(owner, method)
+
+    def tell(*args: Any) -> Any:
+        result = call(*args)
+        happened.set()
+        return result
+
+    setattr(owner, method, tell)
+    return happened

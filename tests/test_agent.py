@@ -29,6 +29,7 @@ from tests.scripted import (
     config,
     in_threads,
     once_at,
+    told,
 )
 from tests.support.backend import Backend
 
@@ -68,19 +69,6 @@ def assert_balanced(stats: Stats) -> None:
 
 def threads() -> list[str]:
     return sorted(one.name for one in threading.enumerate() if one.name.startswith("guardagent"))
-
-
-def told(owner: Any, method: str) -> threading.Event:
-    """Return an event that is set as soon as a method of `owner` was called."""
-    happened, call = threading.Event(), getattr(owner, method)
-
-    def tell(*args: Any) -> Any:
-        result = call(*args)
-        happened.set()
-        return result
-
-    setattr(owner, method, tell)
-    return happened
 
 
 # -- capture -------------------------------------------------------------------------------------

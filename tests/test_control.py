@@ -695,10 +695,8 @@ def test_reports_come_at_intervals(interval: float, times: list[float]) -> None:
     seen = []
 
     for _ in times:
-        desk.exchange.scripts["status"].append(
-            lambda: (seen.append(desk.clock.monotonic()), reply(200, {}))[1]
-        )
         desk.report()
+        seen.append(desk.clock.monotonic())
 
     assert seen == pytest.approx(times)
 
@@ -1040,6 +1038,10 @@ def test_a_listener_holds_up_nobody(backend: Backend, make_agent: MakeAgent) -> 
         entered.set()
         leave.wait(PATIENCE)
 
+    def register() -> bool:
+        agent.on_rules(lambda _rules: None)
+        return True
+
     agent.on_rules(hang)
     agent.start()
     assert entered.wait(PATIENCE)
@@ -1047,7 +1049,7 @@ def test_a_listener_holds_up_nobody(backend: Backend, make_agent: MakeAgent) -> 
         rules = bounded(lambda: agent.rules)
         bounded(lambda: capture(agent, 2))
         flushed = bounded(agent.flush)
-        bounded(lambda: (agent.on_rules(lambda _rules: None),))
+        bounded(register)
         status = bounded(agent.status)
         waited = bounded(lambda: agent.wait_for_rules(1.0))
     finally:

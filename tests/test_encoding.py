@@ -64,7 +64,7 @@ METRIC: dict[str, Any] = {
 TEXTS = [name for name in EVENT if name not in ("idempotency_key", "timestamp", "metadata")]
 TEXTS = [name for name in TEXTS if name not in ("status_code", "response_time")]
 
-quickly = settings(max_examples=150, deadline=None, database=None)
+quickly = settings(max_examples=80, deadline=None, database=None)
 
 
 @pytest.fixture(params=["orjson", "json"])
@@ -351,7 +351,8 @@ def test_no_code_of_a_foreign_class_runs(base: type, encoder: Encoder) -> None:
     names = (
         "__str__", "__repr__", "__iter__", "__len__", "__bool__", "__getitem__", "__int__",
         "__index__", "__float__", "__bytes__", "__eq__", "__format__", "__json__", "__reduce__",
-        "__contains__", "items", "keys", "values", "encode", "decode", "isoformat", "astimezone", "utcoffset",
+        "__contains__", "items", "keys", "values", "encode", "decode", "isoformat", "astimezone",
+        "utcoffset",
     )  # fmt: skip
     body: dict[str, Any] = {name: noting(name) for name in names}
     body["value"] = property(noting("value"))

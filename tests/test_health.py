@@ -39,7 +39,7 @@ def stats(**given: Any) -> Stats:
         "pid": 42,
         "threads_alive": 3,
     }
-    lost = {reason: given.pop(reason, 0) for reason in DROP_REASONS}
+    lost: dict[str, int] = {reason: given.pop(reason, 0) for reason in DROP_REASONS}
     return Stats(**{**counts, **given}, dropped=MappingProxyType(lost))
 
 

@@ -540,6 +540,19 @@ def test_a_secret_on_a_line_of_its_own_is_hidden(around: str, form: str) -> None
     assert SECRET not in redactor().text(f"{line}\n{around}")
 
 
+@quickly
+@given(hostile, st.sampled_from(["orjson", "json"]), st.sampled_from([16, BOUND]))
+def test_every_way_to_the_wire_hides_the_same(text: str, encoder: str, bound: int) -> None:
+    """A text is looked into where it must be, whether its event is encoded quickly or with care."""
+    ours = redactor(bound=bound)
+
+    quick = loads(wire(ours, encoder, reason=text))["reason"]
+    flat = loads(wire(ours, encoder, metadata={"a": text}))["metadata"]["a"]
+    careful = loads(wire(ours, encoder, reason=text, extra={"a": [text]}))
+
+    assert quick == flat == careful["reason"] == careful["a"][0]
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

@@ -27,9 +27,8 @@ def agent() -> Iterator[RecordingAgent]:
         yield agent
 
 
-def needs_fork(test: Callable[..., None]) -> Callable[..., None]:
-    ignore = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-    return pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")(ignore(test))
+#: Python 3.12 warns of any fork beside a thread; these tests fork on purpose.
+forking = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 
 
 def in_child(work: Callable[[], bool]) -> int:
@@ -171,7 +170,7 @@ class Slow(list[bytes]):
         return super().__iter__()
 
 
-@needs_fork
+@forking
 def test_a_child_can_read_what_its_parent_recorded() -> None:
     """Also when the parent's thread was just recording at the fork, and is gone in the child."""
     transport, bodies = RecordingTransport(), Slow()
@@ -332,7 +331,7 @@ def test_agents_do_not_share_records() -> None:
         assert (len(one.events()), len(other.events())) == (1, 0)
 
 
-@needs_fork
+@forking
 def test_a_forked_child_records_for_itself(agent: RecordingAgent) -> None:
     """It knows what its parent recorded, and adds to its own copy."""
     agent.capture(event("parent"))
@@ -494,5 +493,6 @@ def test_fixture_in_this_process(request: pytest.FixtureRequest) -> None:
     assert guardagent.capture(event())
     steps.close()
     assert guardagent.get_agent() is former
+    assert isinstance(agent, RecordingAgent)
     assert len(agent.events()) == 1
     assert agent.stats().threads_alive == 0

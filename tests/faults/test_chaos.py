@@ -69,7 +69,7 @@ def test_both_books_agree(backend: Backend, make_agent: MakeAgent, seed: int) ->
         losses[reason] = losses.get(reason, 0) + n
 
     agent = make_agent(
-        buffer_size=20, max_batch_size=20, timeout=0.3, retry_attempts=3, on_drop=on_drop
+        buffer_size=20, max_batch_size=20, timeout=0.6, retry_attempts=3, on_drop=on_drop
     )
     keys = _work(agent, backend, rng)
 

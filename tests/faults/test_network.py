@@ -56,7 +56,7 @@ def test_a_batch_that_was_not_accepted_is_sent_again(
 ) -> None:
     """A connection that fails before the answer costs nothing but another request."""
     backend.script(fault, fault)
-    agent = make_agent(timeout=0.3)
+    agent = make_agent(timeout=0.6)
 
     keys = capture(agent, 7)
 
@@ -73,7 +73,7 @@ def test_a_batch_whose_acceptance_was_not_heard_is_not_lost(
 ) -> None:
     """A lost acknowledgement may bring the batch twice, and then it is the same batch."""
     backend.script(fault, fault)
-    agent = make_agent(timeout=0.3)
+    agent = make_agent(timeout=0.6)
 
     keys = capture(agent, 7)
 

@@ -23,7 +23,7 @@ agent = build()
 #: Bytecodes to let pass between two interruptions; prime, so that all come to be hit.
 stride = ARGUMENTS.get("stride", 1)
 #: Each capture makes the agent's threads work, which interrupts them again: it has to end.
-limit = ARGUMENTS.get("limit", 5_000)
+limit = ARGUMENTS.get("limit", 2_000)
 taken: list[str] = []
 refused: list[str] = []
 passed = itertools.count(1)
