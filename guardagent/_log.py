@@ -9,7 +9,9 @@ from guardagent._quiet import quiet
 __all__ = ["say"]
 
 # Without a handler of its own a library's warnings go to standard error.
-logging.getLogger("guardagent").addHandler(logging.NullHandler())
+_root = logging.getLogger("guardagent")
+if not _root.handlers:
+    _root.addHandler(logging.NullHandler())
 
 
 def say(log: logging.Logger, level: int, message: str, *args: object) -> None:

@@ -84,7 +84,9 @@ class Pipeline:
         self._build_loops()
         self._closing = threading.RLock()  # guards the last round; waited for with a deadline
         self._inline = threading.RLock()  # guards turns in a calling thread
-        self._farewell: tuple[Marker, threading.Event] | None = None
+        #: Set when the last round under way is over; it is ended by the thread that began it.
+        self._farewell: threading.Event | None = None
+        self._farewell_by = 0
         #: True once `close` has let everything go, or when nothing is ever taken.
         self.is_closed = False
         self._exit_deadline: float | None = None
@@ -206,13 +208,14 @@ class Pipeline:
         """Begin the last round: no back-off, no waiting, one attempt for each batch."""
         if not self._is_idle() and self._closing.acquire(timeout=self._left(deadline)):
             marker = Marker()
-            self._farewell = marker, self._delivery.hurry(deadline, marker)
+            self._farewell_by = threading.get_ident()
+            self._farewell = self._delivery.hurry(deadline, marker)
             self._intake.mark(marker)
 
     def await_farewell(self, deadline: float) -> bool:
         """Wait for the end of the last round; True when nothing is left."""
-        if self._farewell is not None:
-            _, over = self._farewell
+        over = self._farewell
+        if over is not None:
             if not (self._drains.ensure() and self._delivers.ensure()):
                 self._run_here(over.is_set, deadline)
             over.wait(self._left(deadline))
@@ -220,7 +223,7 @@ class Pipeline:
 
     def end_farewell(self, *, is_exit: bool) -> None:
         """Go back to ordinary work; at exit, let callers deliver what they still capture."""
-        if self._farewell is not None:
+        if self._farewell is not None and self._farewell_by == threading.get_ident():
             self._farewell = None
             self._delivery.relax()
             self._closing.release()
@@ -361,6 +364,13 @@ class Pipeline:
     def _left(self, deadline: float) -> float:
         return max(0.0, deadline - self._clock.monotonic())
 
+    def _turn_of(self, loop: Loop) -> float | None:
+        try:
+            return loop.turn()
+        except Exception as error:  # as in its own thread: told, and gone on
+            self._crashed(error)
+            return 0.05
+
     def _run_here(self, is_done: Callable[[], bool], deadline: float) -> None:
         """Do the threads' work in the calling thread, where none can be started (any more)."""
         if not self._inline.acquire(timeout=self._left(deadline)):
@@ -368,7 +378,7 @@ class Pipeline:
         try:
             bell = Bell()
             while not is_done() and self._left(deadline) > 0:
-                waits = [loop.turn() for loop in (self._drains, self._delivers)]
+                waits = [self._turn_of(loop) for loop in (self._drains, self._delivers)]
                 wait = min(0.05 if one is None else one for one in waits)
                 if wait > 0 and not is_done():
                     bell.wait(min(wait, self._left(deadline)))

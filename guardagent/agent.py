@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from os import getpid
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from guardagent import _fork, _signals
 from guardagent._clock import SYSTEM_CLOCK, Clock
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Agent"]
 
 _log = logging.getLogger(__name__)
+
+_Self = TypeVar("_Self", bound="Agent")  # typing.Self is younger than Python 3.10
 
 
 class Agent:
@@ -68,7 +70,7 @@ class Agent:
         if not config.is_enabled:
             say(_log, logging.WARNING, "guardagent is disabled: there is no api_key.")
 
-    def __enter__(self) -> Agent:
+    def __enter__(self: _Self) -> _Self:  # noqa: PYI019 - see _Self
         self.start()
         return self
 
@@ -252,7 +254,7 @@ class Agent:
         self._starting = threading.RLock()
         inherited = self._pipeline
         self._pipeline = self._new_pipeline(inherited)
-        if inherited.is_closed:
+        if inherited.is_closed and self.config.is_enabled:
             self._pipeline.shut("closed")
         else:
             self._was_started = self._was_started or self._is_started

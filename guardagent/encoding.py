@@ -36,7 +36,7 @@ _SHAPES_KEPT = 1_000
 
 #: Everything but the signs that a text in an encoded body may hold a credential or a quoted
 #: document. Deleting it from the body in one go is ten times cheaper than looking into each text.
-_NO_SIGN = bytes(set(range(256)) - set(b"=@%\\\xc2"))  # C2 A0 is a space that does not break
+_NO_SIGN = bytes(set(range(256)) - set(b"=@%'\\\xc2"))  # C2 A0 is a space that does not break
 #: The rest of the signs: a space behind "bearer" or "basic", and a colon that is neither JSON's own
 #: (those follow a quote) nor a clock's.
 _SPACED_SIGN = re.compile(rb" (?:(?<=[rR][eE][rR] )|(?<=[sS][iI][cC] ))")

@@ -314,8 +314,8 @@ class Drain:
             # Whatever happened, what is encoded is kept and what is not is tried again; after
             # `close`, all of it is counted already.
             if not self._is_closed:
-                self._in_hand = self._in_hand[done:]
                 self._append(records)
+                self._in_hand = self._in_hand[done:]
 
     def _append(self, records: list[Record]) -> None:
         if records:

@@ -84,7 +84,19 @@ _UNFOLDED = re.compile(r"[\W_]+")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 #: Signs that a text may hold a credential; without one of them no pattern is tried.
-_SIGNS = re.compile(r"[=@:\"%]|//|eyJ|[rR][eE][rR][\s+]|[sS][iI][cC][\s+]")
+_SIGNS = re.compile(r"[=@:\"'%]|//|eyJ|[rR][eE][rR][\s+]|[sS][iI][cC][\s+]")
+_SECRET_ENDINGS = (
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "secretkey",
+    "accesskey",
+    "privatekey",
+    "apikey",
+    "token",
+    "credentials",
+)
 #: Names whose values have spaces in them.
 _SPACED = frozenset({"authorization", "proxyauthorization", "cookie", "setcookie", "cookies"})
 
@@ -121,7 +133,8 @@ class Redactor:
     def _is_sensitive(self, name: str) -> bool:
         folded = {_fold(part) for part in (name, *_SEGMENT.split(name))} - {""}
         folded |= {one[4:] for one in folded if one.startswith("http")}  # WSGI's HTTP_COOKIE
-        return not folded.isdisjoint(self._names)
+        # DB_PASSWORD, aws_secret_access_key, user_token
+        return not folded.isdisjoint(self._names) or any(map(_ends_in_secret, folded))
 
     def key(self, name: str) -> str:
         """Make a mapping's key fit to be sent: as it is, or masked and cut like any text."""
@@ -277,6 +290,10 @@ def with_keys(value: Any, key_text: Callable[[Any], str], depth: int = 0) -> Any
             name = f"{name} ({clashes})"
         named[name] = with_keys(item, key_text, depth + 1)
     return named
+
+
+def _ends_in_secret(folded: str) -> bool:
+    return folded.endswith(_SECRET_ENDINGS)
 
 
 def _fold(name: str) -> str:

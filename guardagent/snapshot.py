@@ -115,4 +115,6 @@ def _steady(take: Callable[[Any], Iterable[Any]], value: Any, limit: int) -> lis
             return list(islice(take(value), max(limit, 0)))
         except RuntimeError:
             continue  # another thread changed its size meanwhile; read it anew
+        except Exception:  # a view of a mapping of the application's own class
+            return None
     return None

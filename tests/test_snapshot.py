@@ -372,6 +372,26 @@ def test_a_foreign_mapping_inside_is_not_read() -> None:
     assert snapshot({"inner": inner})["inner"] is inner
 
 
+class Broken(UserDict):  # type: ignore[type-arg]
+    """A mapping whose own code fails, as that of a closed session does."""
+
+    def __iter__(self) -> Any:
+        raise LookupError("the session is closed")
+
+
+def test_a_mapping_that_cannot_be_read_costs_only_itself() -> None:
+    """Its class is named."""
+    assert snapshot(Broken(a=1)) == {"given": "<Broken>"}
+
+
+@pytest.mark.parametrize("wrap", [lambda v: v, lambda v: {"a": v}, lambda v: {"a": [v]}])
+def test_a_view_of_a_broken_mapping_costs_only_itself(wrap: Any) -> None:
+    """A read-only view of a foreign mapping runs that mapping's code."""
+    copied = snapshot(wrap(MappingProxyType(Broken(a=1))))
+
+    assert type(copied) is dict
+
+
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 keys = st.text() | st.integers() | st.none() | st.tuples(st.integers())
 trees = st.recursive(

@@ -41,7 +41,9 @@ def test_every_key_is_there_in_order(count: int, kind: Kind) -> None:
         "guard_core_version",
     ]
     other = "metrics" if kind == "events" else "events"
-    assert [record["idempotency_key"] for record in document[kind]] == [f"k{n}" for n in range(count)]
+    assert [record["idempotency_key"] for record in document[kind]] == [
+        f"k{n}" for n in range(count)
+    ]
     assert document[other] == []
 
 

@@ -405,9 +405,7 @@ def test_a_broken_answer_is_no_answer(
 
 
 @pytest.mark.parametrize("breakdown", [HangBeforeHeaders(), HangInBody()])
-def test_a_silent_backend_is_cut_off(
-    backend: Backend, make: MakeTransport, breakdown: Any
-) -> None:
+def test_a_silent_backend_is_cut_off(backend: Backend, make: MakeTransport, breakdown: Any) -> None:
     """When nothing is known after `timeout` the batch is kept; a status that came stands."""
     backend.script(breakdown)
     transport = make(timeout=0.2)

@@ -46,9 +46,7 @@ def test_compression_depends_on_the_body_alone() -> None:
 
 
 @pytest.mark.parametrize("error", [zlib.error("x"), MemoryError()])
-def test_compression_that_fails_is_none(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compression_that_fails_is_none(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """The body then goes as it is (FIELD N6)."""
 
     def fail(*args: object) -> None:
