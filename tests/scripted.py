@@ -1,4 +1,4 @@
-"""Parts the machinery's tests are built of: a scripted transport, a bell of the clock's, records."""
+"""Parts the machinery's tests are built of: a scripted transport, a clock's bell, records."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def in_threads(count: int, work: Callable[[int], object]) -> list[Any]:
 def at_each_opcode(
     functions: Iterable[Any], action: Callable[[], object], work: Callable[[], object]
 ) -> int:
-    """Run `action` before each bytecode of `functions` while `work` runs; return how often it ran."""
+    """Run `action` before each bytecode of `functions` while `work` runs; return how often."""
     codes = {function.__code__ for function in functions}
     count = 0
     is_inside = False

@@ -18,7 +18,6 @@ from guardagent.errors import RejectedError, TransientError
 from guardagent.spool.protocol import Batch
 from guardagent.status import Stats
 from guardagent.transport.protocol import Receipt
-
 from tests.conftest import MakeAgent
 from tests.scripted import (
     OUTAGE,
@@ -120,7 +119,7 @@ def test_with_block_starts_and_stops(transport: ScriptedTransport) -> None:
 
 def test_with_block_lets_exceptions_pass(transport: ScriptedTransport) -> None:
     """The application's own are none of the agent's business."""
-    with pytest.raises(KeyError), Agent(config(), transport=transport) as agent:
+    with pytest.raises(KeyError), Agent(config(), transport=transport) as agent:  # noqa: PT012
         agent.capture(event())
         raise KeyError
 
@@ -192,9 +191,7 @@ def test_what_is_no_event_is_refused(
     assert_balanced(agent.stats())
 
 
-def test_kinds_of_mistakes_are_said_once_each(
-    make: Make, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_kinds_of_mistakes_are_said_once_each(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """Up to a hundred, and never with the value."""
     agent = make()
 
@@ -257,9 +254,7 @@ def test_the_same_event_twice_has_one_key(make: Make, transport: ScriptedTranspo
 
 
 @pytest.mark.parametrize("switch", ["enable_events", "enable_metrics"])
-def test_a_kind_can_be_switched_off(
-    make: Make, transport: ScriptedTransport, switch: str
-) -> None:
+def test_a_kind_can_be_switched_off(make: Make, transport: ScriptedTransport, switch: str) -> None:
     """It is refused and counted; the other kind goes on."""
     agent = make(**{switch: False})
     both = [event(), SecurityMetric(metric_type="block_rate", value=1.0)]
@@ -286,7 +281,7 @@ def test_own_doings_are_not_captured(make: Make, transport: ScriptedTransport) -
 
 
 def test_a_start_in_the_middle_of_the_first_capture(transport: ScriptedTransport) -> None:
-    """Wherever another thread's first capture overtakes this one, both are counted and delivered."""
+    """Wherever another thread's first capture overtakes it, both are counted and delivered."""
     wrong, steps, step = [], 1, 0
     while step < steps:
         agent = Agent(config(), transport=transport)
@@ -345,9 +340,7 @@ def test_repr_shows_no_secret(make: Make) -> None:
 # -- flush ---------------------------------------------------------------------------------------
 
 
-def test_flush_delivers_what_was_captured_before(
-    make: Make, transport: ScriptedTransport
-) -> None:
+def test_flush_delivers_what_was_captured_before(make: Make, transport: ScriptedTransport) -> None:
     """Without waiting for `buffer_size` or `flush_interval` (FIELD S5)."""
     agent = make(flush_interval=3_600.0, buffer_size=1_000)
     for _ in range(10):
@@ -671,14 +664,12 @@ def test_callbacks_may_call_everything(
     agent.capture(event())
 
     assert agent.flush(timeout=PATIENCE)
-    assert [call[:3] for call in calls][0] == [False, False, True]
+    assert calls[0][:3] == [False, False, True]
     assert_balanced(agent.stats())
 
 
 @pytest.mark.parametrize("which", ["on_error", "on_drop", "before_send"])
-def test_callbacks_may_stop_the_agent(
-    make: Make, transport: ScriptedTransport, which: str
-) -> None:
+def test_callbacks_may_stop_the_agent(make: Make, transport: ScriptedTransport, which: str) -> None:
     """It ends, from within its own thread, and the books balance."""
     called = threading.Event()
 

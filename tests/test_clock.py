@@ -7,7 +7,6 @@ import threading
 import time
 
 from guardagent._clock import SYSTEM_CLOCK, Bell, SystemClock
-
 from tests.scripted import PATIENCE
 
 

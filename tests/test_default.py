@@ -10,7 +10,6 @@ import pytest
 import guardagent
 from guardagent import Agent, ConfigError, SecurityEvent
 from guardagent._default import replace
-
 from tests.conftest import quick_settings
 from tests.scripted import in_threads
 from tests.support.backend import Backend

@@ -23,7 +23,6 @@ from guardagent.spool.protocol import Batch
 from guardagent.status import Callbacks, Ledger
 from guardagent.testing.clock import ManualClock
 from guardagent.transport.protocol import Receipt
-
 from tests.scripted import ManualBell, ScriptedTransport, config, key, records
 
 OUTAGE = TransientError("HTTP 503", status=503)
@@ -38,7 +37,11 @@ class Room:
     """A delivery with everything around it, turned by hand."""
 
     def __init__(
-        self, *answers: Any, spool: MemorySpool | None = None, max_bytes: int = 1 << 20, **settings: Any
+        self,
+        *answers: Any,
+        spool: MemorySpool | None = None,
+        max_bytes: int = 1 << 20,
+        **settings: Any,
     ) -> None:
         self.clock = ManualClock()
         self.bell = ManualBell(self.clock)

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from guardagent import Agent, SecurityEvent, _exit
-
 from tests.scripted import OUTAGE, PATIENCE, Held, ScriptedTransport, config
 
 

@@ -15,7 +15,6 @@ import pytest
 
 from guardagent import Agent, SecurityEvent, _exit, _fork
 from guardagent._quiet import MUTED, quiet
-
 from tests.scripted import PATIENCE, Held, ScriptedTransport, config
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -20,11 +20,9 @@ from guardagent.redaction import Redactor
 from guardagent.spool import MemorySpool
 from guardagent.status import Callbacks, Ledger
 from guardagent.testing.clock import ManualClock
-
 from tests.scripted import PATIENCE, at_each_opcode, in_threads, keys, once_at
 
 POLICIES = ["drop_oldest", "drop_newest", "block", "raise"]
-
 
 
 def item(name: object) -> Item:
@@ -35,8 +33,7 @@ def item(name: object) -> Item:
 
 def names(items: list[Any]) -> list[str]:
     return [
-        "marker" if isinstance(one, Marker) else one[1][0].removeprefix("key-")
-        for one in items
+        "marker" if isinstance(one, Marker) else one[1][0].removeprefix("key-") for one in items
     ]
 
 

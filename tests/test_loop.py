@@ -12,7 +12,6 @@ import pytest
 
 from guardagent._clock import Bell
 from guardagent._loop import Loop
-
 from tests.scripted import PATIENCE, in_threads
 
 
@@ -278,7 +277,7 @@ def test_join_from_the_thread_itself() -> None:
 def test_join_gives_up() -> None:
     """A thread that is busy is waited for only so long."""
     gate = threading.Event()
-    bench = Bench(lambda: 0.0 if gate.wait(PATIENCE) else 0.0)
+    bench = Bench(lambda: 0.0 * gate.wait(PATIENCE))
 
     bench.loop.ensure()
     bench.loop.end()

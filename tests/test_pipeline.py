@@ -16,7 +16,6 @@ from guardagent.errors import RejectedError, SpoolError, TooLargeError, Transien
 from guardagent.spool.protocol import Batch
 from guardagent.status import Stats
 from guardagent.transport.protocol import Receipt
-
 from tests.scripted import (
     OUTAGE,
     PATIENCE,
@@ -277,6 +276,7 @@ def test_an_idle_pipeline_needs_no_round(make: Make, transport: ScriptedTranspor
 
 def test_split_in_the_last_round(make: Make, transport: ScriptedTransport) -> None:
     """Halves are batches of their own, with an attempt each."""
+
     def one_by_one(batch: Batch) -> Receipt:
         if len(batch) > 1:
             raise TooLargeError("HTTP 413", status=413)
@@ -291,9 +291,7 @@ def test_split_in_the_last_round(make: Make, transport: ScriptedTransport) -> No
     assert len(transport.accepted) == 5
 
 
-def test_capture_during_the_last_round_is_refused(
-    make: Make, transport: ScriptedTransport
-) -> None:
+def test_capture_during_the_last_round_is_refused(make: Make, transport: ScriptedTransport) -> None:
     """From the first moment of a stop on."""
     held = Held()
     transport.script(held)
@@ -326,9 +324,7 @@ def test_soft_refusals_in_the_last_round(make: Make, transport: ScriptedTranspor
 # -- losses --------------------------------------------------------------------------------------
 
 
-def test_losses_are_told_without_further_captures(
-    make: Make, transport: ScriptedTransport
-) -> None:
+def test_losses_are_told_without_further_captures(make: Make, transport: ScriptedTransport) -> None:
     """`on_drop` is called on the agent's thread, soon after, although nothing else happens."""
     heard = threading.Event()
     names: list[str] = []

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from guardagent._quiet import MUTED, quiet
-
 from tests.scripted import in_threads
 
 

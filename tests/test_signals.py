@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from guardagent import Agent, SecurityEvent, _exit, _signals
-
 from tests.scripted import PATIENCE, Held, ScriptedTransport, config, in_threads
 
 

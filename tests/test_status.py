@@ -14,7 +14,6 @@ import pytest
 from guardagent._quiet import MUTED
 from guardagent.status import DROP_REASONS, Callbacks, Ledger, Losses, Tally
 from guardagent.testing.clock import ManualClock
-
 from tests.scripted import at_each_opcode, in_threads
 
 _LIVE: dict[str, Any] = {

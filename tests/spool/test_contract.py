@@ -9,7 +9,6 @@ import pytest
 
 from guardagent.spool import MemorySpool, Spool
 from guardagent.spool.protocol import Batch
-
 from tests.scripted import in_threads, key, keys, record, records
 
 NOW = 1_800_000_000.0

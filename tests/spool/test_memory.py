@@ -6,7 +6,6 @@ import pytest
 
 from guardagent.spool import MemorySpool
 from guardagent.spool.protocol import Batch
-
 from tests.scripted import key, keys, record, records
 
 LARGE = 1 << 30

@@ -9,7 +9,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from guardagent.spool import MemorySpool
 from guardagent.spool.memory import WhenFull
 from guardagent.spool.protocol import Batch
-
 from tests.scripted import key, keys, record
 
 MAX_RECORDS, MAX_BYTES = 12, 700

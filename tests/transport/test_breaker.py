@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from guardagent.transport.breaker import CircuitBreaker
-
 from tests.scripted import in_threads
 
 

@@ -16,7 +16,6 @@ from urllib3 import PoolManager
 from urllib3.util.retry import Retry
 
 from guardagent.transport.connection import DeadlineAdapter, _DeadlineReader
-
 from tests.scripted import PATIENCE
 from tests.support.answers import Held, Status
 from tests.support.backend import Backend

@@ -10,7 +10,6 @@ from guardagent import __version__
 from guardagent.fields import Kind
 from guardagent.spool.protocol import Batch
 from guardagent.transport.envelope import Envelope, records_bytes
-
 from tests.support import strict
 
 ENVELOPE = Envelope(project_id="p1", guard_version="5.0", guard_core_version=None)

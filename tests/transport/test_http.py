@@ -28,7 +28,6 @@ from guardagent.errors import (
 from guardagent.spool.protocol import Batch
 from guardagent.transport.answers import ANSWER_BYTES
 from guardagent.transport.http import HTTPTransport, _cause
-
 from tests.scripted import config, record
 from tests.support.answers import Accept, CloseIdle, Held, Redirect, RefuseKeys, RequireKey, Status
 from tests.support.backend import Backend

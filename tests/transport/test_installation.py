@@ -11,7 +11,6 @@ import pytest
 
 from guardagent.transport import installation
 from guardagent.transport.installation import installation_id
-
 from tests.scripted import in_threads
 
 
@@ -38,7 +37,7 @@ def test_new_identity_is_kept() -> None:
     assert uuid.UUID(first).version == 4
     assert (kept().read_text(), installation_id(None)) == (first, first)
     assert stat.S_IMODE(kept().parent.stat().st_mode) == 0o700
-    assert os.listdir(kept().parent) == ["install-id"]
+    assert [path.name for path in kept().parent.iterdir()] == ["install-id"]
 
 
 def test_identity_of_the_older_agent_is_taken_over() -> None:
@@ -108,7 +107,7 @@ def test_eight_starts_at_once_agree() -> None:
     found = in_threads(8, lambda _: installation_id(None))
 
     assert len(set(found)) == 1
-    assert os.listdir(kept().parent) == ["install-id"]
+    assert [path.name for path in kept().parent.iterdir()] == ["install-id"]
 
 
 def test_another_process_was_first(monkeypatch: pytest.MonkeyPatch) -> None:
