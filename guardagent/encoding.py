@@ -34,9 +34,11 @@ NOTES = "_guardagent"
 _NOTES_KEPT = 20
 _SHAPES_KEPT = 1_000
 
-#: Everything but the signs that a text in an encoded body may hold a credential or a quoted
-#: document. Deleting it from the body in one go is ten times cheaper than looking into each text.
-_NO_SIGN = bytes(set(range(256)) - set(b"=@%'\\\xc2"))  # C2 A0 is a space that does not break
+# Signs that a text in an encoded body may hold a credential or a quoted document. Looking for them
+# in the body is ten times cheaper than looking into each text, and for a byte given as a number
+# five times cheaper than for one given as bytes.
+_EQUALS, _AT, _PERCENT, _QUOTE, _BACKSLASH, _COLON, _J = b"=@%'\\:J"
+_NBSP = 0xC2  # C2 A0 is a space that does not break
 #: The rest of the signs: a space behind "bearer" or "basic", and a colon that is neither JSON's own
 #: (those follow a quote) nor a clock's.
 _SPACED_SIGN = re.compile(rb" (?:(?<=[rR][eE][rR] )|(?<=[sS][iI][cC] ))")
@@ -118,7 +120,20 @@ def _dumps_json(value: Any) -> bytes:
 _ORJSON_OPTIONS = (
     0 if _orjson is None else _orjson.OPT_PASSTHROUGH_SUBCLASS | _orjson.OPT_PASSTHROUGH_DATACLASS
 )
-_json_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
+
+
+def _json_encoder() -> Callable[[Any], str]:
+    """Return what `JSONEncoder.encode` does, without making its C encoder anew for each call."""
+    whole = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # an interpreter without the C accelerator
+        return whole.encode
+    ascii_text = json.encoder.encode_basestring_ascii
+    held = make(None, whole.default, ascii_text, None, ":", ",", False, False, False)
+    return lambda value: "".join(held(value, 0))
+
+
+_json_encode = _json_encoder()
 
 
 class Encoder:
@@ -338,10 +353,14 @@ class Encoder:
 
 def _has_sign(body: bytes, colons: int) -> bool:
     """Tell whether a text in the body may hold a credential; `colons` are those of JSON itself."""
-    signs = body.translate(None, _NO_SIGN)
     return (
-        signs != b""
+        _EQUALS in body
+        or _AT in body
+        or _PERCENT in body
+        or _QUOTE in body
+        or _BACKSLASH in body
+        or _NBSP in body
         or _SPACED_SIGN.search(body) is not None
-        or (body.count(b":") != colons and _COLON_SIGN.search(body) is not None)
-        or (b"J" in body and b"eyJ" in body)
+        or (body.count(_COLON) != colons and _COLON_SIGN.search(body) is not None)
+        or (_J in body and b"eyJ" in body)
     )

@@ -1044,6 +1044,19 @@ def test_a_flood_balances(make: Make, transport: ScriptedTransport) -> None:
     assert_balanced(stats)
 
 
+def test_status_of_an_agent_of_ones_own(make: Make, transport: ScriptedTransport) -> None:
+    """It can be asked for at any time, and names the losses."""
+    agent = make()
+    agent.capture(event())
+    agent.capture("nonsense")
+    agent.flush()
+
+    status = agent.status()
+
+    assert (status.events_sent, status.buffer_size, status.dropped) == (1, 0, {"invalid": 1})
+    assert (agent.rules, agent.wait_for_rules(timeout=0.0)) == (None, None)
+
+
 # -- surroundings --------------------------------------------------------------------------------
 
 

@@ -214,6 +214,22 @@ def test_request_under_way_is_the_parents(
     assert (inherited.stats().delivered, agent.stats().delivered) == (1, 0)
 
 
+def test_rules_that_were_wanted_are_wanted_in_the_child(make: Callable[..., Agent]) -> None:
+    """With a transport of its own an agent has none, before and after."""
+    agent = make()
+    heard: list[object] = []
+    agent.on_rules(heard.append)
+    agent.start()
+    inherited = agent._pipeline
+
+    _fork._after_in_child()
+    rules = (agent.rules, agent.wait_for_rules(timeout=0.0))
+    inherited.close(timeout=1.0)
+
+    assert rules == (None, None)
+    assert heard == []
+
+
 def test_hooks_do_not_grow_with_agents() -> None:
     """Ten thousand agents that came and went leave nothing to be called (FIELD F10)."""
     before = len(_fork._watched)

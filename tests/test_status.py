@@ -142,7 +142,7 @@ def test_callbacks_are_optional() -> None:
     callbacks.error("encode", ValueError())
     callbacks.drop("overflow", 1)
 
-    assert MUTED == set()
+    assert threading.get_ident() not in MUTED
 
 
 @pytest.mark.parametrize("error", [ValueError("secret-42"), SystemExit(1), KeyboardInterrupt()])

@@ -152,6 +152,23 @@ def test_each_request_has_its_own_time(
     assert ends[0] < ends[1]
 
 
+def test_connecting_is_part_of_the_requests_time(
+    backend: Backend, adapter: DeadlineAdapter
+) -> None:
+    """Under TLS and through a proxy it comes first; the next request has a time of its own."""
+    connection = adapter._pools["http"].ConnectionCls("127.0.0.1", backend.port, timeout=PATIENCE)
+    connection.connect()
+    ends = [connection._ends_at]
+
+    for _ in range(2):
+        connection.request("GET", "/api/v1/rules")
+        ends.append(connection._ends_at)
+        connection.getresponse().read()
+    connection.close()
+
+    assert ends[0] == ends[1] < ends[2]
+
+
 # -- breaking and forgetting ---------------------------------------------------------------------
 
 
