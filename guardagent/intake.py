@@ -34,7 +34,7 @@ LINGER_DURABLE = 0.02
 SLICE = 100
 #: How long that turn is at least, in seconds; a wait of 0 would not let the GIL go.
 _BREATH = 0.00005
-_NEVER = sys.maxsize
+_NEVER, _ALWAYS = sys.maxsize, -1
 
 
 @attrs.define(eq=False)
@@ -86,6 +86,7 @@ class Intake(queue.Queue[Any]):
         self.markers: set[Marker] = set()
         self._wake = wake
         self._overflowed = ledger.dropped["overflow"].tick
+        self._late = ledger.dropped["closed"].add
         self._make_room: Callable[[Any], bool] = {
             "drop_oldest": self._drop_oldest,
             "drop_newest": self._drop_newest,
@@ -115,6 +116,8 @@ class Intake(queue.Queue[Any]):
             taken = self._make_room(item)
         # Append first, then look: the drain arms `wake_at` first and then looks into the queue.
         if size >= self.wake_at:
+            if self._is_closed:
+                return self._turn_away()
             try:
                 self.wake_at = _NEVER
                 self._wake()
@@ -144,7 +147,7 @@ class Intake(queue.Queue[Any]):
 
     def arm(self) -> bool:
         """Have the next `offer` ring; False when something is inside already."""
-        self.wake_at = 0
+        self.wake_at = _ALWAYS if self._is_closed else 0
         return not self.queue
 
     def relax(self, enough: int) -> None:
@@ -154,10 +157,16 @@ class Intake(queue.Queue[Any]):
     def close(self) -> int:
         """Let everything and everybody in it go; return the number of events and metrics lost."""
         self._is_closed = True
+        self.wake_at = _ALWAYS  # have every later `offer` look
         left = self.take(len(self.queue))
         with self.not_full:
             self.not_full.notify_all()
         return release(left)
+
+    def _turn_away(self) -> bool:
+        """Count what came in after the close; whoever comes first counts for all."""
+        self._late(release(self.take(len(self.queue))))
+        return False
 
     @property
     def depth(self) -> int:
