@@ -684,9 +684,7 @@ def test_callbacks_may_stop_the_agent(make: Make, transport: ScriptedTransport, 
         agent.capture(event())
 
     assert called.wait(PATIENCE)
-    for thread in threading.enumerate():
-        if thread.name.startswith("guardagent"):
-            thread.join(PATIENCE)
+    assert all([loop.join(PATIENCE) for loop in agent._pipeline._loops])
     assert agent.capture(event()) is False
     stats = agent.stats()
     assert (stats.pending, stats.threads_alive) == (0, 0)
