@@ -242,12 +242,16 @@ class Delivery:
             raise
         else:
             self._answered()
-            self._accepted(batch, receipt)
+            self._accepted(batch, receipt, farewell)
 
-    def _accepted(self, batch: Batch, receipt: Receipt) -> None:
+    def _accepted(self, batch: Batch, receipt: Receipt, farewell: _Farewell | None) -> None:
         refused = 0
         if receipt.rejected:
             refused = sum(record_key(body) in receipt.rejected for body in batch.bodies)
+        if receipt.is_doubtful and not refused:
+            message = "not successful, but no record of the batch is named"
+            self._refused(batch, RejectedError(message, final=False), farewell)
+            return
         if self.is_closed:
             return  # counted as left behind already
         self._spool.ack(batch)

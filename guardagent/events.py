@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,9 @@ METRIC_TYPES = frozenset(
         "cache_hit_rate",
     }
 )
+
+#: Characters of a text that may be a number.
+_NUMBER_KEPT = 64
 
 _now = partial(dt.datetime.now, dt.timezone.utc)
 
@@ -341,6 +345,9 @@ def _fit_metric(given: dict[Any, Any]) -> SecurityMetric:
             raise EventError(f"{name}: missing; a metric needs metric_type and value")
     if known.get("endpoint") is not None:
         known["endpoint"] = _fit_text(known["endpoint"])
+    if not isinstance(known["value"], (int, float)):
+        with suppress(EventError, ValueError):
+            known["value"] = _fit_seconds(known["value"])
     return SecurityMetric(**known)
 
 
@@ -349,15 +356,22 @@ def _fit_text(value: object) -> str | None:
     return fitted if fitted is None or type(fitted) is str else str(fitted)
 
 
-def _fit_integer(value: object) -> int | None:
+def _fit_number(value: object) -> Any:
     fitted = plain(value)
+    if type(fitted) is str and len(fitted) > _NUMBER_KEPT:
+        raise ValueError("too long for a number")
+    return fitted
+
+
+def _fit_integer(value: object) -> int | None:
+    fitted = _fit_number(value)
     if type(fitted) is float and fitted.is_integer():
         return int(fitted)
     return int(fitted) if type(fitted) is str else _fields.integer("integer", fitted)
 
 
 def _fit_seconds(value: object) -> float | None:
-    fitted = plain(value)
+    fitted = _fit_number(value)
     return float(fitted) if type(fitted) is str else _fields.seconds("number", fitted)
 
 

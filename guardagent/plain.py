@@ -26,6 +26,8 @@ __all__ = [
 #: What JSON has itself and cannot be changed by anybody else.
 PLAIN_TYPES = frozenset({str, int, float, bool, type(None)})
 
+#: Characters of a text that may be a number or a time.
+_NUMBER_KEPT = 64
 #: Bytes looked at of a binary value; texts are cut much earlier than this.
 _BYTES_KEPT = 2**16
 _FRACTION = re.compile(r"[.,]([0-9]+)")
@@ -73,6 +75,8 @@ def as_datetime(value: object) -> dt.datetime:
     if isinstance(value, dt.datetime):
         return value
     if isinstance(value, str):
+        if len(value) > _NUMBER_KEPT:
+            raise ValueError("too long for a time")
         return _from_iso(value.strip())
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:

@@ -46,6 +46,10 @@ ALWAYS_SENSITIVE = (
     "pwd",
     "secret",
     "credentials",
+    "phpsessid",
+    "jsessionid",
+    "x-amz-signature",
+    "x-goog-signature",
 )
 
 #: Deeper JSON in a text is not followed; `snapshot` bounds everything else.
@@ -63,6 +67,7 @@ _SCHEME = re.compile(
 )
 _BASE64_SIGN = re.compile(r"[0-9A-Z=]")
 _JWT = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?")
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^-]*(?:-----END|\Z)?")
 _USERINFO = re.compile(r"//[^\s/?#]*@")
 _USERINFO_CUT = re.compile(r"//[^\s/?#@]*:[^\s/?#@]*\Z")
 #: A name and what stands between it and its value: `=`, `:`, `=>`, quotes, in any escaping.
@@ -84,7 +89,7 @@ _UNFOLDED = re.compile(r"[\W_]+")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 #: Signs that a text may hold a credential; without one of them no pattern is tried.
-_SIGNS = re.compile(r"[=@:\"'%]|//|eyJ|[rR][eE][rR][\s+]|[sS][iI][cC][\s+]")
+_SIGNS = re.compile(r"[=@:\"'%]|//|eyJ|-----BEGIN|[rR][eE][rR][\s+]|[sS][iI][cC][\s+]")
 _SECRET_ENDINGS = (
     "password",
     "passwd",
@@ -206,6 +211,7 @@ class Redactor:
     def _credentials(self, text: str, *, cut: bool) -> str:
         text = _SCHEME.sub(_mask_scheme, text)
         text = _JWT.sub(REDACTED, text)
+        text = _PRIVATE_KEY.sub(REDACTED, text)
         text = _USERINFO.sub(f"//{REDACTED}@", text)
         if cut:
             text = _USERINFO_CUT.sub(f"//{REDACTED}", text)

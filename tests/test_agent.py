@@ -684,7 +684,7 @@ def test_callbacks_may_stop_the_agent(make: Make, transport: ScriptedTransport, 
         agent.capture(event())
 
     assert called.wait(PATIENCE)
-    assert all([loop.join(PATIENCE) for loop in agent._pipeline._loops])
+    assert all(loop.join(PATIENCE) for loop in agent._pipeline._loops)
     assert agent.capture(event()) is False
     stats = agent.stats()
     assert (stats.pending, stats.threads_alive) == (0, 0)

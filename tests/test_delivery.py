@@ -1015,3 +1015,15 @@ def test_an_answer_that_comes_too_late_counts_no_more(answer: Any) -> None:
     assert room.dropped == {"shutdown": 2}
     assert (room.ledger.delivered.value, room.ledger.bytes_sent) == (0, 0)
     room.assert_balanced()
+
+
+def test_a_failure_that_names_no_record_of_the_batch_is_no_acceptance() -> None:
+    """`"success": false` with somebody else's keys: the batch is offered again."""
+    doubtful = Receipt(9, {"unknown": "?"}, is_doubtful=True)
+    room = Room(doubtful, buffer_size=3)
+    room.spool.append(records(3))
+
+    room.delivery.turn()
+
+    assert room.ledger.delivered.value == 0
+    assert room.spool.pending() == 3

@@ -597,10 +597,13 @@ def test_a_text_that_is_long_in_bytes_only_is_cut(name: str, encoder: Encoder) -
 
 @pytest.mark.parametrize("name", ["metadata", "extra"])
 @pytest.mark.parametrize("inner", ["value", "metric_type", "tags", "endpoints"])
+@pytest.mark.parametrize("codec", ["orjson", "json"])
 def test_an_event_that_is_too_large_gives_up_what_is_large(
-    name: str, inner: str, encoder: Encoder
+    name: str, inner: str, codec: str
 ) -> None:
     """Whatever an attacker calls the large part, the event itself arrives."""
+    encoder = make(codec, limit=16_384)
+
     document = send(encoder, event(reason="r", **{name: {inner: ["x" * 1_000] * 900}}))
 
     assert document == {
@@ -610,8 +613,22 @@ def test_an_event_that_is_too_large_gives_up_what_is_large(
     }
 
 
-def test_a_metric_that_is_too_large_gives_up_its_tags(encoder: Encoder) -> None:
+def test_what_is_searched_of_one_event_is_bounded(encoder: Encoder) -> None:
+    """An attacker who sends a thousand texts gets the first of them looked into, and no more."""
+    texts = ["a=" + "x" * 1_022] * 900
+
+    sent = send(encoder, event(metadata={"form": texts}))["metadata"]["form"]
+
+    kept = [text for text in sent if text in texts]
+    assert 60 <= len(kept) <= 64
+    assert set(sent[len(kept) :]) == {"[truncated: too much text in one event]"}
+
+
+@pytest.mark.parametrize("codec", ["orjson", "json"])
+def test_a_metric_that_is_too_large_gives_up_its_tags(codec: str) -> None:
     """Its number is what counts."""
+    encoder = make(codec, limit=16_384)
+
     document = send(encoder, metric(tags={str(n): "x" * 1_000 for n in range(900)}))
 
     assert document == {**METRIC, "tags": {"[truncated]": "larger than a batch may be"}}

@@ -232,6 +232,7 @@ def test_rules_that_were_wanted_are_wanted_in_the_child(make: Callable[..., Agen
 
 def test_hooks_do_not_grow_with_agents() -> None:
     """Ten thousand agents that came and went leave nothing to be called (FIELD F10)."""
+    gc.collect()
     before = len(_fork._watched)
 
     for _ in range(200):

@@ -16,31 +16,39 @@ from tests.scripted import PATIENCE, Held, ScriptedTransport, config, in_threads
 
 @pytest.fixture(autouse=True)
 def sigterm(no_leaks: None) -> Iterator[None]:
-    """Keep SIGTERM from ending the test run, and put its handler back."""
+    """Put SIGTERM's handler back, and leave out whatever other tests' agents left."""
     former = signal.getsignal(signal.SIGTERM)
-    # Blocked signals stay pending: a handler that lets the process die does so after the test, and
-    # there it is ignored. Threads that are started meanwhile inherit the mask.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     live = set(_exit._live)
     _exit._live.clear()
     yield
     _exit._live.update(live)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGTERM, former)
 
 
-def is_pending() -> bool:
-    return signal.SIGTERM in signal.sigpending()
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Note the signals that are sent, and send none: they could end the test run."""
+    signals: list[int] = []
+
+    def kill(pid: int, number: int) -> None:
+        assert pid == os.getpid()
+        signals.append(number)
+
+    monkeypatch.setattr(_signals.os, "kill", kill)
+    return signals
 
 
-def deliver(handler: Callable[[int, Any], None]) -> None:
-    """Do what the interpreter does with a signal, twice: as it comes and as it is sent again."""
-    handler(signal.SIGTERM, None)
+def join_delivery() -> None:
     for thread in threading.enumerate():
         if thread.name == "guardagent-sigterm":
             thread.join(PATIENCE)
-    assert is_pending()
+
+
+def deliver(handler: Callable[[int, Any], None], sent: list[int]) -> None:
+    """Do what the interpreter does with a signal, twice: as it comes and as it is sent again."""
+    handler(signal.SIGTERM, None)
+    join_delivery()
+    assert sent == [signal.SIGTERM]
     handler(signal.SIGTERM, None)
 
 
@@ -81,7 +89,7 @@ def test_off_the_main_thread_it_says_so(caplog: pytest.LogCaptureFixture) -> Non
     assert caplog.messages[0].startswith("flush_on_sigterm needs start() on the main thread")
 
 
-def test_pending_events_are_delivered_before_the_former_handler_runs() -> None:
+def test_pending_events_are_delivered_before_the_former_handler_runs(sent: list[int]) -> None:
     """It is called once, with the signal, and put back."""
     transport = ScriptedTransport()
     seen: list[Any] = []
@@ -93,7 +101,7 @@ def test_pending_events_are_delivered_before_the_former_handler_runs() -> None:
     agent = Agent(config(flush_interval=3_600.0, flush_on_sigterm=True), transport=transport)
     agent.capture(SecurityEvent(event_type="probe"))
 
-    deliver(signal.getsignal(signal.SIGTERM))  # type: ignore[arg-type]
+    deliver(signal.getsignal(signal.SIGTERM), sent)  # type: ignore[arg-type]
 
     assert seen == [(signal.SIGTERM, 1)]
     assert signal.getsignal(signal.SIGTERM) is former
@@ -101,28 +109,47 @@ def test_pending_events_are_delivered_before_the_former_handler_runs() -> None:
 
 
 @pytest.mark.parametrize("former", [signal.SIG_DFL, None])
-def test_a_process_that_would_die_of_it_does(former: Any) -> None:
+def test_a_process_that_would_die_of_it_does(former: Any, sent: list[int]) -> None:
     """The signal is sent again with the system's own handler in place (exit status -15)."""
     handler = _signals._Handler(former)
     signal.signal(signal.SIGTERM, handler)
 
-    deliver(handler)
+    deliver(handler, sent)
 
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert is_pending()
+    assert sent == [signal.SIGTERM] * 2
 
 
-def test_a_process_that_ignores_it_goes_on() -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_exit_status_is_that_of_the_signal() -> None:
+    """A supervisor sees what it would have seen without the handler."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            _signals.install()
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait(PATIENCE)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGTERM
+
+
+def test_a_process_that_ignores_it_goes_on(sent: list[int]) -> None:
     """Nothing is sent again, and it is ignored as before."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     handler = installed()
 
-    deliver(handler)
+    deliver(handler, sent)
 
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    assert sent == [signal.SIGTERM]
 
 
-def test_further_signals_do_not_cut_it_short() -> None:
+def test_further_signals_do_not_cut_it_short(sent: list[int]) -> None:
     """While it delivers, the process does not die of an impatient supervisor's second one."""
     held = Held()
     transport = ScriptedTransport(held)
@@ -138,16 +165,14 @@ def test_further_signals_do_not_cut_it_short() -> None:
     handler(signal.SIGTERM, None)
     early = list(seen)
     held.let_go()
-    for thread in threading.enumerate():
-        if thread.name == "guardagent-sigterm":
-            thread.join(PATIENCE)
+    join_delivery()
     handler(signal.SIGTERM, None)
 
     assert (early, seen) == ([], [signal.SIGTERM])
     agent.stop()
 
 
-def test_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch, sent: list[int]) -> None:
     """The interrupted thread does it itself."""
 
     def refuse(self: threading.Thread) -> None:
@@ -160,10 +185,10 @@ def test_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         handler(signal.SIGTERM, None)
-    sent_again = is_pending()
+    sent_again = list(sent)
     handler(signal.SIGTERM, None)
 
-    assert (sent_again, seen) == (True, [signal.SIGTERM])
+    assert (sent_again, seen) == ([signal.SIGTERM], [signal.SIGTERM])
 
 
 def test_a_real_signal() -> None:
@@ -173,7 +198,6 @@ def test_a_real_signal() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: over.set())
     agent = Agent(config(flush_interval=3_600.0, flush_on_sigterm=True), transport=transport)
     agent.capture(SecurityEvent(event_type="probe"))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -182,13 +206,13 @@ def test_a_real_signal() -> None:
     agent.stop()
 
 
-def test_a_child_handles_its_own() -> None:
+def test_a_child_handles_its_own(sent: list[int]) -> None:
     """What the parent began before the fork is not the child's."""
     seen: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     handler = installed()
     handler._begun_by = handler._settled_by = os.getpid() - 1
 
-    deliver(handler)
+    deliver(handler, sent)
 
     assert seen == [signal.SIGTERM]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ __all__ = ["ANSWER_BYTES", "Answer", "inflate", "judge"]
 #: Bytes read of an answer, and inflated of a compressed one.
 ANSWER_BYTES = 64 * 1024
 _REASON_KEPT = 200
+_KEY = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 @attrs.frozen
@@ -82,9 +84,10 @@ def _accepted(status: int, document: Any, bytes_sent: int) -> Receipt:
     if not isinstance(document, dict):
         return Receipt(bytes_sent)
     rejected = _rejected(document.get("rejected")) or _rejected(document.get("errors"))
+    failed = document.get("success") is False or bool(document.get("errors"))
     if rejected:
-        return Receipt(bytes_sent, rejected)
-    if document.get("success") is False or document.get("errors"):
+        return Receipt(bytes_sent, rejected, is_doubtful=failed)
+    if failed:
         reason = _reason(json.dumps(document).encode())
         message = f"HTTP {status}, but not successful{reason}"
         raise RejectedError(message, status=status, final=False)
@@ -95,6 +98,8 @@ def _rejected(entries: Any) -> dict[str, str]:
     """Read which keys were refused; empty unless every entry names its key."""
     if not isinstance(entries, list):
         return {}
+    if all(isinstance(entry, str) and _KEY.fullmatch(entry) for entry in entries):
+        return dict.fromkeys(entries, "")
     if not all(isinstance(entry, dict) and entry.get("idempotency_key") for entry in entries):
         return {}
     return {str(entry["idempotency_key"]): _short(entry.get("reason", "")) for entry in entries}

@@ -200,16 +200,17 @@ class HTTPTransport:
     def _read(self, response: requests.Response, max_bytes: int) -> bytes:
         """Read the answer up to its bounds.
 
-        One that is cut short by its sender is an error: the acknowledgement is lost, and only
-        sending again makes sure. One that we cut, in size or time, stands by its status.
+        One that is shorter than it said is an error, whether its sender broke it off or was too
+        slow: the acknowledgement is lost, and only sending again makes sure. One that is longer
+        than the bound, or has no end, stands by its status and what was read of it.
         """
         raw = response.raw
-        try:
+        if raw.length_remaining is None:
+            body = _read_open_end(raw, max_bytes)
+        else:
             body = raw.read(max_bytes, decode_content=False)
             if len(body) < max_bytes and raw.length_remaining:
                 raise ConnectionResetError("the answer ended within its body")
-        except (urllib3.exceptions.ReadTimeoutError, TimeoutError):
-            body = b""
         return inflate(body, response.headers.get("Content-Encoding"), max_bytes)
 
     def _address(self, batch: Batch) -> tuple[str, bytes]:
@@ -301,6 +302,20 @@ def _new_session(adapter: DeadlineAdapter) -> requests.Session:
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
+
+
+def _read_open_end(raw: Any, max_bytes: int) -> bytes:
+    """Read an answer that does not say how long it is, byte by byte so that none read is lost."""
+    body = bytearray()
+    try:
+        while len(body) < max_bytes:
+            piece = raw.read(1, decode_content=False)
+            if not piece:
+                break
+            body += piece
+    except (urllib3.exceptions.ReadTimeoutError, TimeoutError):
+        return bytes(body)  # it may be whole, on a connection that was just left open
+    return bytes(body)
 
 
 def _cause(error: BaseException) -> str:

@@ -24,10 +24,13 @@ class Receipt:
         bytes_sent: bytes of the body, as sent.
         rejected: idempotency keys the backend refused for good, each with its reason; the rest
             of the batch is accepted.
+        is_doubtful: the backend called the whole a failure; it counts as accepted only if
+            `rejected` says of some of this batch why.
     """
 
     bytes_sent: int = 0
     rejected: Mapping[str, str] = attrs.field(factory=dict)
+    is_doubtful: bool = False
 
 
 class Transport(Protocol):

@@ -106,7 +106,11 @@ def test_hook_that_raises_sends_nothing(
     assert agent.stats().dropped["hook_failed"] == 2
 
 
-@pytest.mark.parametrize("answer", [None, 7, "text", {}, object(), True], ids=["None", "7", "text", "dict", "object", "True"])
+@pytest.mark.parametrize(
+    "answer",
+    [None, 7, "text", {}, object(), True],
+    ids=["None", "7", "text", "dict", "object", "True"],
+)
 def test_hook_that_returns_something_else_sends_nothing(
     backend: Backend, make_agent: MakeAgent, answer: object
 ) -> None:

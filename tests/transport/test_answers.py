@@ -215,3 +215,21 @@ def test_a_bomb_is_not_unfolded() -> None:
 def test_what_cannot_be_read_is_empty(body: bytes) -> None:
     """It says nothing; the status counts."""
     assert inflate(body, "gzip") == b""
+
+
+def test_plain_keys_are_refused_records_too() -> None:
+    """A backend may list keys without reasons."""
+    key = "457dd84b-183e-4c26-9b40-1dc3b7bba90f"
+    body = json.dumps({"success": True, "rejected": [key]}).encode()
+
+    receipt = judge(Answer(200, {}, body), bytes_sent=1, now=0.0)
+
+    assert dict(receipt.rejected) == {key: ""}
+    assert not receipt.is_doubtful
+
+
+def test_a_failure_that_names_records_is_doubtful() -> None:
+    """Whether it names any of the batch, only delivery can tell."""
+    body = b'{"success": false, "rejected": [{"idempotency_key": "other"}]}'
+
+    assert judge(Answer(200, {}, body), bytes_sent=1, now=0.0).is_doubtful
