@@ -33,13 +33,6 @@ __all__ = ["Pipeline", "TransportFactory"]
 
 _log = logging.getLogger(__name__)
 
-#: Under "block" and "raise" the drain waits for room, so the spool itself never has to lose any.
-_WHEN_FULL: dict[str, WhenFull] = {
-    "drop_oldest": "drop_oldest",
-    "drop_newest": "drop_newest",
-    "block": "grow",
-    "raise": "grow",
-}
 
 #: What `stop` may take beyond its deadline for threads to notice that they are over.
 _GRACE = 0.3
@@ -49,7 +42,11 @@ class TransportFactory(Protocol):
     """Makes the transport of one process."""
 
     def __call__(
-        self, *, pause: Callable[[float], bool], on_retry: Callable[[], None]
+        self,
+        *,
+        pause: Callable[[float], bool],
+        on_failure: Callable[[str], object],
+        on_retry: Callable[[], None],
     ) -> Transport: ...
 
 
@@ -90,6 +87,7 @@ class Pipeline:
         #: True once `close` has let everything go, or when nothing is ever taken.
         self.is_closed = False
         self._exit_deadline: float | None = None
+        self._has_company = False
         #: Puts fields in; replaced when the pipeline closes.
         self.offer: Callable[[Item], bool] = self._intake.offer
 
@@ -98,13 +96,16 @@ class Pipeline:
         max_bytes = records_bytes(
             config.max_batch_bytes, sealed=config.project_encryption_key is not None
         )
+        # Unless the oldest give way, the drain waits for room in the spool; the queue fills up, and
+        # `capture` itself can say that an event is not taken.
+        when_full: WhenFull = "drop_oldest" if config.overflow == "drop_oldest" else "grow"
         self._intake = Intake(
             config.queue_capacity, config.overflow, config.block_timeout, self._wake, self.ledger
         )
         self._spool = MemorySpool(
             config.spool_max_records,
             config.spool_max_bytes,
-            when_full=_WHEN_FULL[config.overflow],
+            when_full=when_full,
         )
         self._delivery = Delivery(
             config,
@@ -124,7 +125,7 @@ class Pipeline:
             self._callbacks,
             clock,
             before_send=event_hook(config.before_send),
-            waits_for_room=config.overflow in ("block", "raise"),
+            waits_for_room=when_full == "grow",
             linger=LINGER_DURABLE
             if self._spool.durable
             else min(LINGER, config.flush_interval / 4),
@@ -137,13 +138,15 @@ class Pipeline:
     def _build_transports(self, make_transport: TransportFactory, *, has_control: bool) -> None:
         """Give each thread that talks to the backend a transport, and so a session, of its own."""
         self._transport = make_transport(
-            pause=self._delivery.pause, on_retry=self.ledger.retried.tick
+            pause=self._delivery.pause,
+            on_failure=self._delivery.note_failure,
+            on_retry=self.ledger.retried.tick,
         )
         self._delivery.use(self._transport)
         self._transports = [self._transport]
         self.control: Control | None = None
         if has_control:
-            line = make_transport(pause=self._pause_control, on_retry=lambda: None)
+            line = make_transport(pause=self._pause_control, on_failure=str, on_retry=lambda: None)
             self._transports.append(line)
             self.control = Control(
                 self._config,
@@ -171,11 +174,17 @@ class Pipeline:
 
     def start(self) -> None:
         """Start the threads; also called when one was found dead."""
-        if self.is_closed:
-            return
-        _exit.enroll(self)
-        for loop in self._loops:
-            loop.ensure()
+        if not self.is_closed:
+            _exit.enroll(self)
+            self._has_company = True
+            for loop in self._loops:
+                loop.ensure()
+
+    def start_intake(self) -> None:
+        """Start the first thread only, which starts the others: less for a capture to wait for."""
+        if not self.is_closed:
+            _exit.enroll(self)
+            self._drains.ensure()
 
     def refuse(self, reason: DropReason) -> bool:
         """Count a refused capture; False, for `capture` to return."""
@@ -229,6 +238,15 @@ class Pipeline:
             self._closing.release()
         if is_exit and not self.is_closed:
             self.offer = self._offer_late
+            self._tell_of_the_rest()
+
+    def _tell_of_the_rest(self) -> None:
+        """Say at exit how many events the process takes with it."""
+        left = self.pending
+        if left:
+            message = "%d events were left behind at exit (%s)."
+            say(_log, logging.WARNING, message, left, self.ledger.last_error)
+            self._callbacks.drop("shutdown", left)
 
     def close(self, timeout: float) -> bool:
         """Deliver, end the threads, let everything go; True when nothing was left behind."""
@@ -314,7 +332,7 @@ class Pipeline:
     def _wake(self) -> None:
         self._drain_bell.ring()
         if not self._drains.is_alive():
-            self.start()
+            self.start_intake()
 
     def _spooled(self) -> None:
         self._delivers.ensure()
@@ -322,6 +340,8 @@ class Pipeline:
         self._losses.report()
 
     def _take_in(self) -> float | None:
+        if not self._has_company:
+            self.start()
         wait = self._drain.turn()
         if wait is None:
             self._losses.report()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from os import getpid
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -87,6 +87,10 @@ class Agent:
 
     def start(self) -> None:
         """Start the threads of this process now rather than at the first capture; idempotent."""
+        self._begin()
+        self._pipeline.start()
+
+    def _begin(self) -> None:
         pipeline = self._here()
         if self.config.is_enabled and not pipeline.is_closed:
             with self._starting:
@@ -98,7 +102,7 @@ class Agent:
                     _warn_of_uwsgi()
                     if self.config.flush_on_sigterm:
                         _signals.install()
-            self._pipeline.start()
+            self._pipeline.start_intake()
 
     def capture(self, event: SecurityEvent | SecurityMetric | Mapping[str, Any] | object) -> bool:
         """Take a copy of an event or metric for delivery; never blocks, never raises.
@@ -116,11 +120,11 @@ class Agent:
             BufferFull: the queue is full, under `overflow="raise"` only.
         """
         if not self._is_started:
-            self.start()
+            self._begin()
         pipeline = self._pipeline
         # The pid is compared because uWSGI and others fork without running Python's hooks.
         if pipeline.pid != getpid():
-            self.start()
+            self._begin()
             pipeline = self._pipeline
         pipeline.count()
         try:
@@ -308,7 +312,7 @@ def _transport_factory(
     # delivers must not import anything (a fork in the middle of an import can hang the child).
     from guardagent.transport.http import HTTPTransport
 
-    def make(*, pause: Callable[[float], bool], on_retry: Callable[[], None]) -> Transport:
-        return HTTPTransport(config, pause=pause, on_retry=on_retry, clock=clock)
+    def make(**hooks: Any) -> Transport:
+        return HTTPTransport(config, clock=clock, **hooks)
 
     return make

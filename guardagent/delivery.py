@@ -37,6 +37,8 @@ __all__ = ["Delivery"]
 _log = logging.getLogger(__name__)
 
 _JITTER = 0.2
+#: A failure that lasts is logged again after so many seconds.
+_COMPLAIN_INTERVAL = 300.0
 
 
 @attrs.define(eq=False)
@@ -94,6 +96,7 @@ class Delivery:
         self._goal: object = None
         self._resume_at = 0.0
         self._failures = 0
+        self._complained_at: float | None = None
         #: Records in the request that is being sent.
         self.in_flight = 0
         #: Set when nothing is to be sent any more.
@@ -260,9 +263,10 @@ class Delivery:
         self._ledger.bytes_sent += receipt.bytes_sent
         self._ledger.last_success_at = self._clock.monotonic()
         self._ledger.last_error = None
-        if self._failures:
-            say(_log, logging.INFO, "Delivery works again after %d failures.", self._failures)
+        if self._complained_at is not None:
+            say(_log, logging.INFO, "Delivery works again.")
         self._failures = 0
+        self._complained_at = None
 
     def _answered(self) -> None:
         self.breaker.succeeded()
@@ -327,13 +331,26 @@ class Delivery:
 
     def _complain(self, batch: Batch, error: DeliveryError, cause: BaseException | None) -> None:
         """Log the start of a streak of failures; tell `on_error` of each."""
-        self._ledger.last_error = _brief(error)
-        if self._failures == 1:
-            level = logging.ERROR if isinstance(error, SetupError) else logging.WARNING
-            say(_log, level, "Delivery fails (%s); events are kept meanwhile.", _brief(error))
+        level = logging.ERROR if isinstance(error, SetupError) else logging.WARNING
+        self.note_failure(_brief(error), level)
         self._callbacks.error(
             "transport_send", cause or error, batch_id=batch.batch_id, events=len(batch)
         )
+
+    def note_failure(self, cause: str, level: int = logging.WARNING) -> None:
+        """Remember what went wrong; say it when a streak begins, and again while it lasts."""
+        self._ledger.last_error = cause
+        now = self._clock.monotonic()
+        if self._complained_at is None or now - self._complained_at >= _COMPLAIN_INTERVAL:
+            self._complained_at = now
+            say(
+                _log,
+                level,
+                "Delivery to %s fails (%s); %d events are kept meanwhile.",
+                self._config.endpoint,
+                cause,
+                self._spool.pending(),
+            )
 
     def _drop(self, reason: DropReason, n: int) -> None:
         if n:
@@ -342,6 +359,6 @@ class Delivery:
 
 def _brief(error: DeliveryError) -> str:
     """Return one line without what the backend wrote: it may quote an event or a key."""
-    if error.status is not None:
+    if error.summary is None and error.status is not None:
         return f"HTTP {error.status}"
-    return str(error)[:200]
+    return (error.summary or str(error))[:200]

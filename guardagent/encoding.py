@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import attrs
 
-from guardagent._ids import format_key
+from guardagent._ids import format_key, text_key
 from guardagent.errors import EncodeError, TooLargeError
 from guardagent.events import TEXT_DEFAULTS
 from guardagent.fields import Fields, Kind
@@ -44,6 +44,7 @@ _NBSP = 0xC2  # C2 A0 is a space that does not break
 _SPACED_SIGN = re.compile(rb" (?:(?<=[rR][eE][rR] )|(?<=[sS][iI][cC] ))")
 _COLON_SIGN = re.compile(rb":(?<=[^\"0-9]:)")
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _KEY_STARTS = len('{"idempotency_key":"')
 
 
@@ -198,6 +199,11 @@ class Encoder:
         key = fields["idempotency_key"]
         if type(key) is bytes:
             fields["idempotency_key"] = format_key(key)
+        elif not _UUID.fullmatch(key):
+            # The backend refuses a whole batch for one key that is no UUID; the same text always
+            # gives the same one.
+            fields["idempotency_key"] = format_key(text_key(key))
+            self._note("idempotency_key", key)
         moment = fields["timestamp"]
         # orjson writes such a time in the same form, twenty times faster.
         if not (
@@ -239,6 +245,7 @@ class Encoder:
         colons = len(fields) + len(fields["metadata"]) + 3
         if (
             not body
+            or len(body) > self._max_bytes
             or _has_sign(body, colons)
             or (len(body) > bound and self._has_long_text(fields))
         ):

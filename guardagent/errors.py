@@ -52,11 +52,15 @@ class DeliveryError(GuardAgentError):
     Args:
         message: one line without keys, headers or event content.
         status: the HTTP status, None when there was no answer.
+        summary: the message without what the backend wrote, for logs.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, summary: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.summary = summary
 
 
 class TransientError(DeliveryError):
@@ -92,8 +96,15 @@ class RejectedError(DeliveryError):
             `"success": false`); it is offered a few times more before it is buried.
     """
 
-    def __init__(self, message: str, *, status: int | None = None, final: bool = True) -> None:
-        super().__init__(message, status=status)
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        summary: str | None = None,
+        final: bool = True,
+    ) -> None:
+        super().__init__(message, status=status, summary=summary)
         self.final = final
 
 

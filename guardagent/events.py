@@ -326,7 +326,7 @@ def _fit_event(given: dict[Any, Any]) -> SecurityEvent:
         value = given.pop(name)
         try:
             fitted[name] = _FITTERS.get(name, _fit_text)(value)
-        except (EventError, ValueError, OverflowError):
+        except Exception:  # beside what is refused, the value's own class may raise anything
             misfits[f"{name}_given"] = value
     metadata = given.pop("metadata", None)
     fitted["metadata"] = {**_mapping_or(metadata, "metadata_given"), **misfits}

@@ -69,7 +69,8 @@ class Health:
     ) -> Literal["healthy", "degraded", "failed"]:
         age = stats.last_success_age
         idle = now - self._started_at if age is None else age
-        if stats.breaker != "closed" and idle >= _WINDOW:
+        fails = stats.breaker != "closed" or (stats.last_error is not None and stats.pending > 0)
+        if fails and idle >= _WINDOW:
             return "failed"
         return "degraded" if errors else "healthy"
 

@@ -91,6 +91,7 @@ def test_constructing_starts_nothing(make: Make) -> None:
     before = threads()
 
     agent.capture(event())
+    agent.flush(timeout=PATIENCE)
 
     assert before == []
     assert threads() == ["guardagent-delivery", "guardagent-intake"]
@@ -103,6 +104,8 @@ def test_start_is_idempotent(make: Make) -> None:
 
     agent.start()
     agent.start()
+    agent.capture(event())
+    agent.flush(timeout=PATIENCE)
 
     assert threads() == ["guardagent-delivery", "guardagent-intake"]
 
@@ -786,7 +789,8 @@ def test_a_dead_thread_is_started_again(
     """The next capture finds it dead, and nothing was lost (FIELD M2)."""
     handler = DeadlyHandler()
     agent = make()
-    agent.start()
+    agent.capture(event())
+    assert agent.flush(timeout=PATIENCE)
     (victim,) = [one for one in threading.enumerate() if one.name == name]
     logging.getLogger("guardagent").addHandler(handler)
     try:
@@ -1108,8 +1112,8 @@ def test_bodies_begin_with_the_key(make: Make, transport: ScriptedTransport) -> 
 
     transport.script(answer)
     agent = make()
-    one = event(idempotency_key="mine-1")
+    one = event(idempotency_key="0b0e7d2c-5d3f-4a51-9d3c-3a1c0a6b6f01")
     agent.capture(one)
     agent.flush()
 
-    assert seen == ["mine-1"]
+    assert seen == [one.idempotency_key]

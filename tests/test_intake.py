@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -27,14 +28,21 @@ POLICIES = ["drop_oldest", "drop_newest", "block", "raise"]
 
 def item(name: object) -> Item:
     """Return an event as `capture` puts it in, with a key of its own."""
-    event = SecurityEvent(event_type="probe", idempotency_key=f"key-{name}")
-    return take_event(event)
+    return take_event(SecurityEvent(event_type="probe", idempotency_key=key(name)))
+
+
+def key(name: object) -> str:
+    """Return a UUID that `named` knows again."""
+    made = str(uuid.uuid5(uuid.NAMESPACE_OID, str(name)))
+    _NAMES[made] = str(name)
+    return made
+
+
+_NAMES: dict[str, str] = {}
 
 
 def names(items: list[Any]) -> list[str]:
-    return [
-        "marker" if isinstance(one, Marker) else one[1][0].removeprefix("key-") for one in items
-    ]
+    return ["marker" if isinstance(one, Marker) else _NAMES[one[1][0]] for one in items]
 
 
 @attrs.define
@@ -357,7 +365,7 @@ class Room:
         """Take everything out of the spool."""
         found: list[str] = []
         while (batch := self.spool.claim(1_000, 1 << 30, 0.0)) is not None:
-            found += [name.removeprefix("key-") for name in keys(batch.bodies)]
+            found += [_NAMES[one] for one in keys(batch.bodies)]
             self.spool.ack(batch)
         return found
 
@@ -370,7 +378,7 @@ def test_drain_moves_events_to_the_spool() -> None:
     """In the order of capture, events and metrics alike."""
     room = Room()
     room.offer(1, 2)
-    metric = SecurityMetric(metric_type="block_rate", value=0.5, idempotency_key="key-3")
+    metric = SecurityMetric(metric_type="block_rate", value=0.5, idempotency_key=key(3))
     room.intake.offer(take_metric(metric))
 
     room.run()
@@ -630,7 +638,7 @@ def test_a_bad_event_costs_no_other(error: Exception, reason: str) -> None:
     """It is dropped, counted and told to `on_error`; its neighbours arrive."""
 
     def encode(fields: Fields, now: float) -> Any:
-        if fields["idempotency_key"] == "key-2":
+        if fields["idempotency_key"] == key(2):
             raise error
         return event(fields, now)
 
@@ -667,7 +675,7 @@ def test_hook_may_change_an_event() -> None:
 
 def test_hook_may_drop_an_event() -> None:
     """None drops it; that is counted and no error."""
-    room = hooked(lambda kind, fields: None if fields["idempotency_key"] == "key-2" else fields)
+    room = hooked(lambda kind, fields: None if fields["idempotency_key"] == key(2) else fields)
     room.offer(1, 2, 3)
 
     room.run()
@@ -681,7 +689,7 @@ def test_hook_that_raises_fails_closed(error: BaseException) -> None:
     """The event is dropped, never sent as it was; the others go on."""
 
     def hook(kind: Kind, fields: Fields) -> Fields:
-        if fields["idempotency_key"] == "key-2":
+        if fields["idempotency_key"] == key(2):
             raise error
         return fields
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import threading
 
 import pytest
 
+from guardagent import _log as _log_module
 from guardagent._log import say
 from guardagent._quiet import MUTED
 
@@ -63,3 +65,12 @@ def test_a_handler_that_raises_breaks_nothing(level: int) -> None:
         _log.setLevel(logging.NOTSET)
 
     assert threading.get_ident() not in MUTED
+
+
+def test_handlers_of_the_application_are_kept() -> None:
+    """Importing again, as a reload does, adds no second handler."""
+    before = list(logging.getLogger("guardagent").handlers)
+
+    importlib.reload(_log_module)
+
+    assert logging.getLogger("guardagent").handlers == before

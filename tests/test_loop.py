@@ -256,6 +256,28 @@ def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     bench.finish()
 
 
+def test_two_threads_are_never_inside_a_turn() -> None:
+    """Whoever would help comes back a little later; the thread's own turn is left alone."""
+    inside, gate = threading.Event(), threading.Event()
+
+    def busy() -> float:
+        inside.set()
+        gate.wait(PATIENCE)
+        return 0.0
+
+    bench = Bench(busy)
+    bench.loop.ensure()
+    assert inside.wait(PATIENCE)
+
+    wait, turns = bench.loop.turn(), bench.turns
+    gate.set()
+    bench.finish()
+
+    assert wait is not None
+    assert wait > 0
+    assert turns == 1
+
+
 def test_join_without_a_thread() -> None:
     """There is nothing to wait for before the start."""
     assert Bench().loop.join(0) is True

@@ -27,6 +27,8 @@ MARKER = "...[truncated, "
 
 quickly = settings(max_examples=100, deadline=None, database=None)
 
+KEY = "457dd84b-183e-4c26-9b40-1dc3b7bba90f"
+
 
 def redactor(*names: str, bound: int = BOUND) -> Redactor:
     return Redactor(names or DEFAULT_NAMES, bound)
@@ -39,7 +41,7 @@ def fields_of(value: SecurityEvent | SecurityMetric) -> Fields:
 
 def wire(redactor: Redactor, encoder: str | None = None, **fields: Any) -> bytes:
     """The body that is sent for an event."""
-    event = SecurityEvent(event_type="e", idempotency_key="key", **fields)
+    event = SecurityEvent(event_type="e", idempotency_key=KEY, **fields)
     return Encoder(redactor, 262_144, dumps_function(encoder)).event(fields_of(event), 0.0).body
 
 
@@ -378,7 +380,12 @@ TREES = {
 @pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
 def test_no_secret_in_a_structure_is_on_the_wire(tree: dict[Any, Any], encoder: str) -> None:
     """In metadata, in extra fields and in the tags of a metric."""
-    metric = SecurityMetric(metric_type="block_rate", value=1, tags=tree, idempotency_key="key")
+    metric = SecurityMetric(
+        metric_type="block_rate",
+        value=1,
+        tags=tree,
+        idempotency_key=KEY,
+    )
     encode = Encoder(redactor(), 262_144, dumps_function(encoder)).metric
 
     bodies = [

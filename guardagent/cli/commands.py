@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import click
 
 from guardagent import __version__
@@ -22,8 +20,6 @@ def guardagent() -> None:
     "demo" shows the agent at work. "send" tries your backend. "collect" is a
     backend for development.
     """
-    # Each command says itself what happened; log lines on stderr would break into its table.
-    logging.getLogger("guardagent").addHandler(logging.NullHandler())
 
 
 guardagent.add_command(collect)

@@ -19,6 +19,10 @@ __all__ = ["ANSWER_BYTES", "Answer", "inflate", "judge"]
 #: Bytes read of an answer, and inflated of a compressed one.
 ANSWER_BYTES = 64 * 1024
 _REASON_KEPT = 200
+#: Words of failure in an answer that was too long to be read whole, or is not JSON.
+_FAILURE = re.compile(
+    rb'"success"\s{0,9}:\s{0,9}false|"(?:rejected|errors)"\s{0,9}:\s{0,9}\[\s{0,9}[^\]\s]'
+)
 _KEY = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -63,7 +67,11 @@ def judge(answer: Answer, *, bytes_sent: int, now: float) -> Receipt:
     """
     status, headers, body = answer.status, answer.headers, answer.body
     if 200 <= status < 300:
-        return _accepted(status, _document(body), bytes_sent)
+        document = _document(body)
+        if document is None and _FAILURE.search(body):
+            summary = f"HTTP {status} with a broken body that speaks of a failure"
+            raise RejectedError(summary, status=status, final=False)
+        return _accepted(status, document, bytes_sent)
     if status in (408, 429) or status >= 500:
         raise TransientError(
             f"HTTP {status}",
@@ -74,10 +82,13 @@ def judge(answer: Answer, *, bytes_sent: int, now: float) -> Receipt:
     if status == 413:
         raise TooLargeError("HTTP 413: too large", status=status)
     if status in (401, 403, 407):
-        raise SetupError(f"HTTP {status}: the key is refused{_reason(body)}", status=status)
+        summary = f"HTTP {status}: the key is refused"
+        raise SetupError(summary + _reason(body), status=status, summary=summary)
     if 300 <= status < 400:
         raise SetupError(f"HTTP {status}: redirects are not followed; set endpoint", status=status)
-    raise RejectedError(f"HTTP {status}{_reason(body)}", status=status)
+    raise RejectedError(
+        f"HTTP {status}{_reason(body)}", status=status, summary=f"HTTP {status}: refused"
+    )
 
 
 def _accepted(status: int, document: Any, bytes_sent: int) -> Receipt:
@@ -89,8 +100,8 @@ def _accepted(status: int, document: Any, bytes_sent: int) -> Receipt:
         return Receipt(bytes_sent, rejected, is_doubtful=failed)
     if failed:
         reason = _reason(json.dumps(document).encode())
-        message = f"HTTP {status}, but not successful{reason}"
-        raise RejectedError(message, status=status, final=False)
+        summary = f"HTTP {status}, but not successful"
+        raise RejectedError(summary + reason, status=status, summary=summary, final=False)
     return Receipt(bytes_sent)
 
 

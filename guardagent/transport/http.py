@@ -22,14 +22,14 @@ from guardagent._clock import SYSTEM_CLOCK, Clock
 from guardagent._log import say
 from guardagent._version import __version__
 from guardagent.config import AgentConfig
-from guardagent.errors import DeliveryError, SetupError, TransientError
+from guardagent.errors import SetupError, TransientError
 from guardagent.spool.protocol import Batch
 from guardagent.transport.answers import ANSWER_BYTES, Answer, inflate, judge
 from guardagent.transport.connection import DeadlineAdapter
 from guardagent.transport.envelope import Envelope
 from guardagent.transport.installation import installation_id
 from guardagent.transport.protocol import Receipt
-from guardagent.transport.retry import DeliveryRetry, Interrupted
+from guardagent.transport.retry import DeliveryRetry, Interrupted, brief_cause
 from guardagent.transport.sealing import Sealer, compress, sign
 
 __all__ = ["HTTPTransport"]
@@ -50,7 +50,8 @@ class HTTPTransport:
     Args:
         config: address, key, limits.
         pause: waits so many seconds before a retry; False ends the wait because the agent stops.
-        on_retry: called for each request that is sent again.
+        on_failure: told what became of a request that will be sent again.
+        on_retry: called when it is.
         clock: tells the time.
     """
 
@@ -59,6 +60,7 @@ class HTTPTransport:
         config: AgentConfig,
         *,
         pause: Callable[[float], bool],
+        on_failure: Callable[[str], object] = str,
         on_retry: Callable[[], None] = lambda: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -71,7 +73,12 @@ class HTTPTransport:
         )
         encryption_key = config.project_encryption_key
         self._sealer = None if encryption_key is None else Sealer(encryption_key)
-        hooks = {"pause": pause, "now": time.time, "on_retry": on_retry}
+        hooks = {
+            "pause": pause,
+            "now": time.time,
+            "on_failure": on_failure,
+            "on_retry": on_retry,
+        }
         self._patient = DeliveryRetry.of(config.retry_attempts, config.backoff_factor, **hooks)
         self._single = DeliveryRetry.of(0, 0.0, **hooks)
         self._adapter: DeadlineAdapter | None = None
@@ -87,7 +94,9 @@ class HTTPTransport:
         headers = self._headers({**packing, "Idempotency-Key": batch.batch_id})
 
         def post(key: str) -> Receipt:
-            answer = self._exchange("POST", path, body, headers, deadline, ANSWER_BYTES, key)
+            # An answer may name every record, with a reason.
+            bound = max(ANSWER_BYTES, 512 * len(batch))
+            answer = self._exchange("POST", path, body, headers, deadline, bound, key)
             return judge(answer, bytes_sent=len(body), now=time.time())
 
         key = self._read_key()
@@ -176,7 +185,7 @@ class HTTPTransport:
         except Interrupted:
             raise TransientError("interrupted: the agent stops", outage=False) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise TransientError(_cause(error)) from error
+            raise TransientError(brief_cause(error)) from error
         return Answer(response.status_code, response.headers, read)
 
     def _prepare(
@@ -316,19 +325,3 @@ def _read_open_end(raw: Any, max_bytes: int) -> bytes:
     except (urllib3.exceptions.ReadTimeoutError, TimeoutError):
         return bytes(body)  # it may be whole, on a connection that was just left open
     return bytes(body)
-
-
-def _cause(error: BaseException) -> str:
-    """Name the innermost error of requests' and urllib3's nesting, in one line without URLs."""
-    for _ in range(8):
-        inner = getattr(error, "reason", None) or getattr(error, "original_error", None)
-        if not isinstance(inner, BaseException):
-            inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
-        if inner is None and isinstance(error, (DeliveryError, urllib3.exceptions.HTTPError)):
-            inner = error.__cause__
-        if inner is None:
-            break
-        error = inner
-    text = str(error) if isinstance(error, OSError) else str(error).rpartition(": ")[2]
-    line = "".join(char if char.isprintable() else " " for char in text[:200])
-    return f"{type(error).__name__}: {line}".rstrip(": ")

@@ -37,7 +37,7 @@ def _read(path: Path) -> str | None:
 
 
 def _write(path: Path, fresh: str) -> str:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}.{fresh[:8]}")
     draft.write_text(fresh, "utf-8")
     try:

@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
 from guardagent.transport.protocol import BACKOFF_MAX, RETRY_AFTER_MAX
 
-__all__ = ["DeliveryRetry", "Interrupted", "parse_retry_after"]
+__all__ = ["DeliveryRetry", "Interrupted", "brief_cause", "parse_retry_after"]
 
 #: Statuses after which the same request may pass.
 RETRY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
@@ -63,13 +64,14 @@ class DeliveryRetry(Retry):
         backoff_factor: the delay before retry n is `backoff_factor * 2 ** (n - 1)` plus jitter.
         pause: waits so many seconds; False when the wait was cut short because the agent stops.
         now: unix seconds, to read a Retry-After date.
-        on_retry: called before each request that is sent again.
+        on_failure: told what became of a request that will be sent again, before the wait.
+        on_retry: called when it is.
     """
 
     #: 413 asks for a smaller request, not for the same one later (its parent has it here).
     RETRY_AFTER_STATUS_CODES = frozenset({429, 503})
 
-    _KEPT: ClassVar[tuple[str, ...]] = ("pause", "now", "on_retry")
+    _KEPT: ClassVar[tuple[str, ...]] = ("pause", "now", "on_failure", "on_retry")
 
     def __init__(
         self,
@@ -77,11 +79,13 @@ class DeliveryRetry(Retry):
         pause: Callable[[float], bool],
         now: Callable[[], float],
         on_retry: Callable[[], None],
+        on_failure: Callable[[str], object] = str,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.pause = pause
         self.now = now
+        self.on_failure = on_failure
         self.on_retry = on_retry
 
     @classmethod
@@ -133,6 +137,29 @@ class DeliveryRetry(Retry):
         """
         asked = self.get_retry_after(response) if response is not None else None
         delay = self.get_backoff_time() if asked is None else asked
+        self.on_failure(self._last_cause())
         if not self.pause(delay):
             raise Interrupted
         self.on_retry()
+
+    def _last_cause(self) -> str:
+        last = self.history[-1] if self.history else None
+        if last is None or last.error is None:
+            return f"HTTP {last.status if last else None}"
+        return brief_cause(last.error)
+
+
+def brief_cause(error: BaseException) -> str:
+    """Name the innermost error of requests' and urllib3's nesting, in one line without URLs."""
+    for _ in range(8):
+        inner = getattr(error, "reason", None) or getattr(error, "original_error", None)
+        if not isinstance(inner, BaseException):
+            inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
+        if inner is None and isinstance(error, HTTPError):
+            inner = error.__cause__
+        if inner is None:
+            break
+        error = inner
+    text = str(error) if isinstance(error, OSError) else str(error).rpartition(": ")[2]
+    line = "".join(char if char.isprintable() else " " for char in text[:200])
+    return f"{type(error).__name__}: {line}".rstrip(": ")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from guardagent import AgentConfig, __version__
@@ -27,7 +28,8 @@ from guardagent.errors import (
 )
 from guardagent.spool.protocol import Batch
 from guardagent.transport.answers import ANSWER_BYTES
-from guardagent.transport.http import HTTPTransport, _cause
+from guardagent.transport.http import HTTPTransport
+from guardagent.transport.retry import brief_cause
 from tests.scripted import config, record
 from tests.support.answers import Accept, CloseIdle, Held, Redirect, RefuseKeys, RequireKey, Status
 from tests.support.backend import Backend
@@ -47,6 +49,7 @@ from tests.support.breakdowns import (
     ResetInBody,
     ShortBody,
 )
+from tests.support.wire import Exchange
 
 MakeTransport = Callable[..., HTTPTransport]
 
@@ -57,6 +60,7 @@ class Pauses:
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self.retries = 0
+        self.causes: list[str] = []
         self.is_over = False
 
     def __call__(self, seconds: float) -> bool:
@@ -79,12 +83,16 @@ def make(backend: Backend, pauses: Pauses) -> Iterator[MakeTransport]:
 
     def build(**settings: Any) -> HTTPTransport:
         given = config(**{"endpoint": backend.url, "timeout": 2.0, "retry_attempts": 0, **settings})
-        built.append(HTTPTransport(given, pause=pauses, on_retry=pauses.note))
+        built.append(_transport(given, pauses))
         return built[-1]
 
     yield build
     for transport in built:
         transport.close()
+
+
+def _transport(given: AgentConfig, pauses: Pauses) -> HTTPTransport:
+    return HTTPTransport(given, pause=pauses, on_failure=pauses.causes.append, on_retry=pauses.note)
 
 
 def batch(count: int = 2, kind: Any = "events", *, size: int = 60) -> Batch:
@@ -374,6 +382,33 @@ def test_a_body_that_drips_is_cut_off(backend: Backend, make: MakeTransport) -> 
     assert len(backend.requests) == 1
 
 
+@attrs.frozen
+class OpenEnd:
+    """Answer without saying how long the answer is; then hang, or close."""
+
+    body: bytes
+    hangs: bool
+
+    def play(self, exchange: Exchange) -> None:
+        exchange.accept()
+        exchange.head(200, {}, self.body)
+        if self.hangs:
+            exchange.wire.hang()
+        else:
+            exchange.wire.close()
+
+
+@pytest.mark.parametrize("hangs", [True, False], ids=["left open", "closed"])
+def test_an_answer_without_a_length(backend: Backend, make: MakeTransport, hangs: bool) -> None:
+    """What came of it until its end, or until its time was up, counts."""
+    backend.script(OpenEnd(b'{"success": true}', hangs), OpenEnd(b'{"success": false}', hangs))
+    transport = make(timeout=0.3)
+
+    transport.send(batch())
+    with pytest.raises(RejectedError, match="not successful"):
+        transport.send(batch())
+
+
 @pytest.mark.parametrize(
     "breakdown",
     [
@@ -453,7 +488,8 @@ def test_retries_send_the_same(
 
     assert len({(one.raw, one.headers["idempotency-key"]) for one in backend.requests}) == 1
     assert len(backend.requests) == 3
-    assert pauses.retries == 2
+    assert pauses.retries == len(pauses.causes) == 2
+    assert pauses.causes[0].startswith(("HTTP 503", "HTTP 429", "ConnectionResetError"))
     assert 1.0 <= pauses.seconds[0] <= 1.2
     assert 2.0 <= pauses.seconds[1] <= 2.4
 
@@ -682,12 +718,12 @@ class Nested(Exception):
 )
 def test_cause_is_the_innermost_error(error: Exception, text: str) -> None:
     """Its class and what it says, in one short line."""
-    assert _cause(error) == text
+    assert brief_cause(error) == text
 
 
 def test_cause_of_endless_nesting() -> None:
     """It comes to an end."""
-    assert _cause(Nested("x")).startswith("Nested")
+    assert brief_cause(Nested("x")).startswith("Nested")
 
 
 def test_encryption_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,10 +85,11 @@ def test_identity_that_is_a_folder() -> None:
 
 
 def test_home_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is made, if that is allowed."""
+    """It is not made: the identity lives with the process."""
     monkeypatch.setenv("HOME", str(tmp_path / "not" / "there"))
 
-    assert installation_id(None) == installation_id(None)
+    assert uuid.UUID(installation_id(None)).version == 4
+    assert not (tmp_path / "not").exists()
 
 
 def test_home_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
