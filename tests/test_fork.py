@@ -15,7 +15,9 @@ import pytest
 
 from guardagent import Agent, SecurityEvent, _exit, _fork
 from guardagent._quiet import MUTED, quiet
+from tests.conftest import MakeAgent
 from tests.scripted import PATIENCE, Held, ScriptedTransport, config
+from tests.support.backend import Backend
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
@@ -228,6 +230,22 @@ def test_rules_that_were_wanted_are_wanted_in_the_child(make: Callable[..., Agen
 
     assert rules == (None, None)
     assert heard == []
+
+
+def test_a_child_asks_for_rules_its_parent_wanted(make_agent: MakeAgent, backend: Backend) -> None:
+    """Asking is enough: the child of a started agent starts its own."""
+    agent = make_agent()
+    agent.start()
+    assert agent.rules is None
+    inherited = agent._pipeline
+
+    _fork._after_in_child()
+    agent.wait_for_rules(timeout=PATIENCE)
+    started = agent._is_started
+    inherited.close(timeout=1.0)
+
+    assert started
+    assert len(backend.rules_requests) >= 1
 
 
 def test_hooks_do_not_grow_with_agents() -> None:

@@ -403,3 +403,14 @@ def test_order_is_kept(make: Make, transport: ScriptedTransport) -> None:
     agent.flush(timeout=PATIENCE)
 
     assert transport.accepted == [one.idempotency_key for one in events]
+
+
+def test_a_closed_pipeline_starts_nothing(make: Make) -> None:
+    """Whoever looked before the end and wakes its threads after it wakes nobody."""
+    agent = make()
+    agent.stop()
+
+    pipeline(agent).start()
+    pipeline(agent).start_intake()
+
+    assert agent.stats().threads_alive == 0

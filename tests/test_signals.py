@@ -13,6 +13,8 @@ import pytest
 from guardagent import Agent, SecurityEvent, _exit, _signals
 from tests.scripted import PATIENCE, Held, ScriptedTransport, config, in_threads
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(autouse=True)
 def sigterm(no_leaks: None) -> Iterator[None]:

@@ -103,6 +103,23 @@ def test_a_2xx_that_failed_may_be_a_hiccup(body: Any) -> None:
     assert (caught.value.status, caught.value.final) == (200, False)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"success": false, "filler": "' + b"x" * 99,
+        b'<pre>{"rejected" : [ {"idempotency_key"',
+        b'{"errors":["bad"',
+    ],
+    ids=["success", "rejected", "errors"],
+)
+def test_a_broken_body_that_speaks_of_a_failure(body: bytes) -> None:
+    """Nothing is known for certain, so it is no acceptance, and no final refusal either."""
+    with pytest.raises(RejectedError, match="speaks of a failure") as caught:
+        judged(200, body)
+
+    assert caught.value.final is False
+
+
 # -- refused -------------------------------------------------------------------------------------
 
 
