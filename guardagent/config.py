@@ -195,7 +195,7 @@ class AgentConfig:
 
     @property
     def is_enabled(self) -> bool:
-        """False when there is no api_key: the agent then does nothing at all."""
+        """Tell whether there is an api_key; without one the agent does nothing at all."""
         return self.api_key is not None
 
     @classmethod

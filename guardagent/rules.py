@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NewType
+from typing import Any
 
 import attrs
 import cattrs
 from cattrs.errors import ClassValidationError
+from cattrs.gen import make_dict_structure_fn, override
 
 from guardagent.errors import RulesError
 from guardagent.plain import as_datetime, describe, wire_time
@@ -17,10 +18,6 @@ from guardagent.plain import as_datetime, describe, wire_time
 __all__ = ["DynamicRules"]
 
 _now = partial(dt.datetime.now, dt.timezone.utc)
-
-
-#: A whole number of at least 1.
-_Positive = NewType("_Positive", int)
 
 
 @attrs.frozen(kw_only=True)
@@ -50,8 +47,8 @@ class DynamicRules:
     enable_ip_banning: bool | None = None
     enable_rate_limiting: bool | None = None
     enable_rate_limit_auto_ban: bool | None = None
-    auto_ban_threshold: _Positive | None = None
-    auto_ban_duration: _Positive | None = None
+    auto_ban_threshold: int | None = None
+    auto_ban_duration: int | None = None
     emergency_mode: bool = False
     emergency_whitelist_only: bool = False
     emergency_whitelist: list[str] = attrs.field(factory=list)
@@ -104,11 +101,11 @@ def _whole(value: Any, _type: Any) -> int:
     raise _refuse(value, "a whole number")
 
 
-def _positive(value: Any, _type: Any) -> _Positive:
-    number = _whole(value, int)
-    if number < 1:
-        raise _refuse(value, "1 or more")
-    return _Positive(number)
+def _positive(value: Any, _type: Any) -> int | None:
+    number = None if value is None else _whole(value, int)
+    if number is not None and number < 1:
+        raise _refuse(value, "1 or more, or None")
+    return number
 
 
 _WORDS = {
@@ -155,7 +152,6 @@ def _pair(value: Any) -> tuple[int, int]:
 _converter = cattrs.Converter(detailed_validation=True)
 _converter.register_structure_hook(str, _text)
 _converter.register_structure_hook(int, _whole)
-_converter.register_structure_hook(_Positive, _positive)
 _converter.register_structure_hook(bool, _truth)
 _converter.register_structure_hook(dt.datetime, _moment)
 _converter.register_structure_hook_func(lambda kind: kind == list[str], _texts)
@@ -166,3 +162,12 @@ _converter.register_structure_hook_func(lambda kind: kind == dict[str, tuple[int
 _converter.register_unstructure_hook(dt.datetime, wire_time)
 _converter.register_unstructure_hook_func(lambda kind: kind == set[str], sorted)
 _converter.register_unstructure_hook_func(lambda kind: kind == tuple[int, int], list)
+_converter.register_structure_hook(
+    DynamicRules,
+    make_dict_structure_fn(
+        DynamicRules,
+        _converter,
+        auto_ban_threshold=override(struct_hook=_positive),
+        auto_ban_duration=override(struct_hook=_positive),
+    ),
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ import pytest
 from guardagent import Agent, AgentConfig
 from tests.support.backend import Backend
 from tests.support.leaks import Belongings
+
+# A shell that runs the tests in the background has them, and so their children, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MakeAgent = Callable[..., Agent]
 

@@ -168,6 +168,19 @@ def test_breaker_opens_in_an_outage_and_closes_after_it(
     assert agent.stats().breaker == "closed"
 
 
+def test_open_breaker_holds_no_stop(backend: Backend, make_agent: MakeAgent) -> None:
+    """The last attempt at the end does not ask the breaker."""
+    errors = Errors()
+    backend.script(*[Status(500)] * 5)
+    agent = make_agent(retry_attempts=0, on_error=errors)
+    keys = capture(agent, 5)
+    assert errors.wait(5)
+    assert agent.stats().breaker == "open"
+
+    assert bounded(lambda: agent.stop(timeout=5.0))
+    assert_delivered(agent, backend, keys)
+
+
 def test_patience_never_opens_the_breaker(backend: Backend, make_agent: MakeAgent) -> None:
     """A backend that asks for patience is not away."""
     errors = Errors()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import builtins
+import gc
 import io
 import os
 import socket
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.conftest import MakeAgent
+from guardagent import Agent, AgentConfig
+from tests.conftest import MakeAgent, quick_settings
 from tests.faults.scripts import Run
 from tests.support.accounts import (
     assert_balanced,
@@ -208,3 +211,20 @@ def test_agents_side_by_side(backend: Backend, make_agent: MakeAgent) -> None:
         assert second.stop(timeout=10.0)
         assert_delivered(first, backend, keys)
         assert_delivered(second, other, other_keys)
+
+
+def test_stopped_agents_are_let_go(backend: Backend) -> None:
+    """Neither the hook for forks nor the one for exits keeps an agent that is done with."""
+    settings = quick_settings(backend.url)
+    remains = []
+    for n in range(30):
+        agent = Agent(AgentConfig(**settings))
+        if n % 2:
+            capture(agent)
+            assert agent.stop(timeout=10.0)
+        remains.append(weakref.ref(agent))
+        del agent
+    gc.collect()
+
+    assert [one() for one in remains] == [None] * 30
+    assert len(backend.keys) == 15
