@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from itertools import chain, repeat
 
-__all__ = ["KeySource", "chance", "format_key", "new_key", "text_key"]
+__all__ = ["KeySource", "chance", "format_key", "new_key"]
 
 _BLOCK = 64
 _KEEP = int.from_bytes(b"\xff" * 6 + b"\x0f\xff\x3f" + b"\xff" * 7, "big")
@@ -39,13 +39,6 @@ def _block(_: None) -> tuple[bytes, ...]:
 def new_key() -> bytes:
     """Return a single key; safe in any process at any time."""
     return ((int.from_bytes(os.urandom(16), "big") & _KEEP) | _BITS).to_bytes(16, "big")
-
-
-def text_key(text: str) -> bytes:
-    """Return the key that stands for a text: a UUID5 in the namespace of no other use."""
-    from uuid import UUID, uuid5
-
-    return uuid5(UUID(int=0x67756172646167656E740000), text).bytes
 
 
 def format_key(key: bytes) -> str:

@@ -12,10 +12,11 @@ import math
 import re
 from collections.abc import Callable
 from typing import Any, cast
+from uuid import UUID, uuid5
 
 import attrs
 
-from guardagent._ids import format_key, text_key
+from guardagent._ids import format_key
 from guardagent.errors import EncodeError, TooLargeError
 from guardagent.events import TEXT_DEFAULTS
 from guardagent.fields import Fields, Kind
@@ -45,6 +46,7 @@ _SPACED_SIGN = re.compile(rb" (?:(?<=[rR][eE][rR] )|(?<=[sS][iI][cC] ))")
 _COLON_SIGN = re.compile(rb":(?<=[^\"0-9]:)")
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_KEY_NAMESPACE = UUID(int=0x67756172646167656E740000)
 _KEY_STARTS = len('{"idempotency_key":"')
 
 
@@ -202,7 +204,7 @@ class Encoder:
         elif not _UUID.fullmatch(key):
             # The backend refuses a whole batch for one key that is no UUID; the same text always
             # gives the same one.
-            fields["idempotency_key"] = format_key(text_key(key))
+            fields["idempotency_key"] = str(uuid5(_KEY_NAMESPACE, key))
             self._note("idempotency_key", key)
         moment = fields["timestamp"]
         # orjson writes such a time in the same form, twenty times faster.
