@@ -85,6 +85,8 @@ _FOREIGN = ("user_agent", "endpoint", "reason", "pattern_matched")
 #: Characters of one event that are searched for credentials; about 20 ms at the very worst.
 _TEXT_SEARCHED = 65_536
 _TOO_MUCH = "[truncated: too much text in one event]"
+#: Bytes kept of a mapping that is too large as a whole.
+_SMALL = 16_384
 _TOO_LARGE = {"[truncated]": "larger than a batch may be"}
 
 _EVENT_FIELDS = {"idempotency_key", "timestamp", *_TEXTS, *_NUMBERS}
@@ -320,10 +322,21 @@ class Encoder:
         if len(body) > self._max_bytes:
             known = _METRIC_FIELDS if large == "tags" else _EVENT_FIELDS
             kept = {name: value for name, value in fields.items() if name in known}
-            body = self._write({**kept, large: _TOO_LARGE})
+            body = self._write({**kept, large: self._small_part(fields[large])})
         if len(body) > self._max_bytes:
             raise TooLargeError(f"{len(body)} bytes, allowed: {self._max_bytes}")
         return body
+
+    def _small_part(self, mapping: Fields) -> Fields:
+        """Return what is small of a mapping that is too large as a whole."""
+        room = min(_SMALL, self._max_bytes // 8)
+        kept: Fields = {}
+        for name, value in mapping.items():
+            size = len(self._write({name: value}))
+            if size <= room:
+                room -= size
+                kept[name] = value
+        return {**kept, **_TOO_LARGE}
 
     def _write(self, fields: Fields) -> bytes:
         try:

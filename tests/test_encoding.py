@@ -617,6 +617,16 @@ def test_an_event_that_is_too_large_gives_up_what_is_large(
     }
 
 
+def test_what_is_small_of_a_large_event_is_kept() -> None:
+    """The name of the attack is not lost to the length of its payload."""
+    payloads = ["x" * 1_000] * 60
+    encoder = make("json", limit=16_384)
+
+    metadata = send(encoder, event(metadata={"attack": "sqli", "payloads": payloads}))["metadata"]
+
+    assert metadata == {"attack": "sqli", "[truncated]": "larger than a batch may be"}
+
+
 def test_what_is_searched_of_one_event_is_bounded(encoder: Encoder) -> None:
     """An attacker who sends a thousand texts gets the first of them looked into, and no more."""
     texts = ["a=" + "x" * 1_022] * 900
@@ -635,7 +645,9 @@ def test_a_metric_that_is_too_large_gives_up_its_tags(codec: str) -> None:
 
     document = send(encoder, metric(tags={str(n): "x" * 1_000 for n in range(900)}))
 
-    assert document == {**METRIC, "tags": {"[truncated]": "larger than a batch may be"}}
+    tags = document.pop("tags")
+    assert document == {name: value for name, value in METRIC.items() if name != "tags"}
+    assert tags == {"0": "x" * 1_000, "1": "x" * 1_000, "[truncated]": "larger than a batch may be"}
 
 
 @pytest.mark.parametrize("name", ["orjson", "json"])

@@ -23,6 +23,8 @@ def installation_id(given: str | None) -> str:
     fresh = format_key(new_key())
     try:
         path = Path.home() / ".guard-agent" / "install-id"
+        if not path.is_absolute():
+            return fresh  # HOME=relative would be another folder wherever the process starts
         return _read(path) or _write(path, fresh)
     except (OSError, RuntimeError):  # RuntimeError: no home folder is known
         return fresh
