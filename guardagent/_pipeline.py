@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 #: What `stop` may take beyond its deadline for threads to notice that they are over.
 _GRACE = 0.3
+#: How often whoever waits for the threads looks whether they live.
+_LOOK_INTERVAL = 0.5
 
 
 class TransportFactory(Protocol):
@@ -209,9 +211,7 @@ class Pipeline:
         marker = Marker()
         deadline = self._clock.monotonic() + max(0.0, timeout)
         self._intake.mark(marker)
-        if not (self._drains.ensure() and self._delivers.ensure()):
-            self._run_here(marker.done.is_set, deadline)
-        return marker.done.wait(max(0.0, deadline - self._clock.monotonic()))
+        return self._await(marker.done, deadline)
 
     def begin_farewell(self, deadline: float) -> None:
         """Begin the last round: no back-off, no waiting, one attempt for each batch."""
@@ -225,9 +225,7 @@ class Pipeline:
         """Wait for the end of the last round; True when nothing is left."""
         over = self._farewell
         if over is not None:
-            if not (self._drains.ensure() and self._delivers.ensure()):
-                self._run_here(over.is_set, deadline)
-            over.wait(self._left(deadline))
+            self._await(over, deadline)
         return self.pending == 0
 
     def end_farewell(self, *, is_exit: bool) -> None:
@@ -380,6 +378,15 @@ class Pipeline:
         self.await_farewell(self._exit_deadline)
         self.end_farewell(is_exit=True)
         return taken
+
+    def _await(self, done: threading.Event, deadline: float) -> bool:
+        """Wait for the threads to get something done; do it here where they cannot."""
+        while not done.is_set() and self._left(deadline) > 0:
+            # Asked again and again: a thread may die while it is waited for.
+            if not (self._drains.ensure() and self._delivers.ensure()):
+                self._run_here(done.is_set, deadline)
+            done.wait(min(_LOOK_INTERVAL, self._left(deadline)))
+        return done.is_set()
 
     def _left(self, deadline: float) -> float:
         return max(0.0, deadline - self._clock.monotonic())

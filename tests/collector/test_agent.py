@@ -77,7 +77,7 @@ def test_hostile_events_arrive_as_events(connect: Connect, store: Store) -> None
         {"timestamp": dt.datetime(1, 1, 1, tzinfo=dt.timezone.utc)},
         {"timestamp": dt.datetime(2026, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=5.5)))},
         {"timestamp": dt.datetime(2026, 1, 1)},  # noqa: DTZ001 - naive on purpose
-        {"idempotency_key": "order-7"},
+        {"idempotency_key": "457dd84b-183e-4c26-9b40-1dc3b7bba90f"},
     ]
     agent = connect()
     events = [SecurityEvent(**{"event_type": "hostile", **fields}) for fields in values]

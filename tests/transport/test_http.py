@@ -398,6 +398,14 @@ class OpenEnd:
             exchange.wire.close()
 
 
+def test_a_long_answer_without_a_length(backend: Backend, make: MakeTransport) -> None:
+    """It is read up to the bound, and stands by what was read."""
+    backend.script(OpenEnd(b'{"success": false}' + b" " * 2 * ANSWER_BYTES, hangs=True))
+
+    with pytest.raises(RejectedError, match="not successful"):
+        make().send(batch())
+
+
 @pytest.mark.parametrize("hangs", [True, False], ids=["left open", "closed"])
 def test_an_answer_without_a_length(backend: Backend, make: MakeTransport, hangs: bool) -> None:
     """What came of it until its end, or until its time was up, counts."""

@@ -92,6 +92,16 @@ def test_home_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not (tmp_path / "not").exists()
 
 
+def test_home_that_depends_on_where_we_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative HOME would leave a file in whatever folder the process works in."""
+    (tmp_path / "near").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "near")
+
+    assert uuid.UUID(installation_id(None)).version == 4
+    assert list((tmp_path / "near").iterdir()) == []
+
+
 def test_home_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process without HOME whose user is in no list still has an identity."""
 
