@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -22,19 +21,6 @@ class Settings(SphinxDirective):
         self.env.note_dependency(__file__)
         text = "\n".join(describe(field) for field in attrs.fields(AgentConfig))
         return self.parse_text_to_nodes(text)
-
-
-class IncludeIfThere(SphinxDirective):
-    """Include an RST file beside the page, or nothing where it has not been made yet."""
-
-    required_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        path = Path(self.env.doc2path(self.env.docname)).parent / self.arguments[0]
-        self.env.note_dependency(path)
-        if not path.exists():
-            return []
-        return self.parse_text_to_nodes(path.read_text(encoding="utf-8"))
 
 
 def describe(field: attrs.Attribute[Any]) -> str:
@@ -75,7 +61,6 @@ def _fits_a_variable(field: attrs.Attribute[Any]) -> bool:
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
-    """Register the directives."""
+    """Register the directive."""
     app.add_directive("guardagent-settings", Settings)
-    app.add_directive("include-if-there", IncludeIfThere)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
