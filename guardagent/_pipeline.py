@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from guardagent import _exit
 from guardagent._clock import Bell, Clock
@@ -27,9 +27,9 @@ from guardagent.redaction import Redactor
 from guardagent.spool.memory import MemorySpool, WhenFull
 from guardagent.status import AgentStatus, Callbacks, DropReason, Ledger, Losses, Stats
 from guardagent.transport.envelope import records_bytes
-from guardagent.transport.protocol import Transport
+from guardagent.transport.protocol import TransportFactory
 
-__all__ = ["Pipeline", "TransportFactory"]
+__all__ = ["Pipeline"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,18 +38,6 @@ _log = logging.getLogger(__name__)
 _GRACE = 0.3
 #: How often whoever waits for the threads looks whether they live.
 _LOOK_INTERVAL = 0.5
-
-
-class TransportFactory(Protocol):
-    """Makes the transport of one process."""
-
-    def __call__(
-        self,
-        *,
-        pause: Callable[[float], bool],
-        on_failure: Callable[[str], object],
-        on_retry: Callable[[], None],
-    ) -> Transport: ...
 
 
 class Pipeline:

@@ -20,10 +20,10 @@ from guardagent.events import SecurityEvent, SecurityMetric, coerce
 from guardagent.fields import take_event, take_metric
 from guardagent.spool.protocol import Batch
 from guardagent.status import AgentStatus, Stats
-from guardagent.transport.protocol import Receipt, Transport
+from guardagent.transport.protocol import Receipt, Transport, TransportFactory
 
 if TYPE_CHECKING:
-    from guardagent._pipeline import Pipeline, TransportFactory
+    from guardagent._pipeline import Pipeline
     from guardagent.control import OnRules
     from guardagent.rules import DynamicRules
 

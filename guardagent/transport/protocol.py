@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import attrs
 
 from guardagent.spool.protocol import Batch
 
-__all__ = ["BACKOFF_MAX", "RETRY_AFTER_MAX", "Receipt", "Transport"]
+__all__ = ["BACKOFF_MAX", "RETRY_AFTER_MAX", "Receipt", "Transport", "TransportFactory"]
 
 #: Longest back-off, and longest wait a backend may ask for, in seconds.
 BACKOFF_MAX = 60.0
@@ -66,3 +66,15 @@ class Transport(Protocol):
     def after_fork(self) -> None:
         """Let go of what a forked child inherited, without a word to the peer."""
         ...
+
+
+class TransportFactory(Protocol):
+    """Makes the transport of one process."""
+
+    def __call__(
+        self,
+        *,
+        pause: Callable[[float], bool],
+        on_failure: Callable[[str], object],
+        on_retry: Callable[[], None],
+    ) -> Transport: ...
