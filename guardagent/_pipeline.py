@@ -34,7 +34,7 @@ __all__ = ["Pipeline"]
 _log = logging.getLogger(__name__)
 
 
-#: What `stop` may take beyond its deadline for threads to notice that they are over.
+#: What `stop` may take beyond its deadline for threads to end.
 _GRACE = 0.3
 #: How often whoever waits for the threads looks whether they live.
 _LOOK_INTERVAL = 0.5

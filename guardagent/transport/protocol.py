@@ -77,4 +77,6 @@ class TransportFactory(Protocol):
         pause: Callable[[float], bool],
         on_failure: Callable[[str], object],
         on_retry: Callable[[], None],
-    ) -> Transport: ...
+    ) -> Transport:
+        """Make it; the hooks are what `transport.retry` needs to wait and to tell."""
+        ...
