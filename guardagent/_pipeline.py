@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from guardagent import _exit
@@ -15,6 +16,7 @@ from guardagent._ids import KeySource
 from guardagent._log import say
 from guardagent._loop import Loop
 from guardagent._quiet import MUTED
+from guardagent._sources import Sources
 from guardagent.config import AgentConfig
 from guardagent.control import Control
 from guardagent.delivery import Delivery
@@ -24,7 +26,7 @@ from guardagent.health import Health
 from guardagent.hooks import event_hook
 from guardagent.intake import LINGER, LINGER_DURABLE, SLICE, Drain, Intake, Marker
 from guardagent.redaction import Redactor
-from guardagent.spool.memory import MemorySpool, WhenFull
+from guardagent.spool.address import open_spool
 from guardagent.status import AgentStatus, Callbacks, DropReason, Ledger, Losses, Stats
 from guardagent.transport.envelope import records_bytes
 from guardagent.transport.protocol import TransportFactory
@@ -53,6 +55,7 @@ class Pipeline:
         clock: Clock,
         *,
         has_control: bool,
+        sources: Sequence[Callable[[], object]] = (),
     ) -> None:
         self.pid = os.getpid()
         self.shutdown_timeout = config.shutdown_timeout
@@ -74,10 +77,15 @@ class Pipeline:
         #: Set when the last round under way is over; it is ended by the thread that began it.
         self._farewell: threading.Event | None = None
         self._farewell_by = 0
+        self._last_marker = Marker()
+        self._is_settled = True  # by the last round: nothing of this process's was left
         #: True once `close` has let everything go, or when nothing is ever taken.
         self.is_closed = False
         self._exit_deadline: float | None = None
         self._has_company = False
+        self._sources = Sources(
+            sources, config.flush_interval, clock, wake=self._wake, on_error=self._crashed
+        )
         #: Puts fields in; replaced when the pipeline closes.
         self.offer: Callable[[Item], bool] = self._intake.offer
 
@@ -86,16 +94,15 @@ class Pipeline:
         max_bytes = records_bytes(
             config.max_batch_bytes, sealed=config.project_encryption_key is not None
         )
-        # Unless the oldest give way, the drain waits for room in the spool; the queue fills up, and
-        # `capture` itself can say that an event is not taken.
-        when_full: WhenFull = "drop_oldest" if config.overflow == "drop_oldest" else "grow"
         self._intake = Intake(
             config.queue_capacity, config.overflow, config.block_timeout, self._wake, self.ledger
         )
-        self._spool = MemorySpool(
-            config.spool_max_records,
-            config.spool_max_bytes,
-            when_full=when_full,
+        self._spool = open_spool(
+            config,
+            clock,
+            on_lost=self.ledger.drop,
+            on_error=partial(self._callbacks.error, "spool"),
+            wake=self._drain_bell.ring,
         )
         self._delivery = Delivery(
             config,
@@ -115,10 +122,10 @@ class Pipeline:
             self._callbacks,
             clock,
             before_send=event_hook(config.before_send),
-            waits_for_room=when_full == "grow",
-            linger=LINGER_DURABLE
-            if self._spool.durable
-            else min(LINGER, config.flush_interval / 4),
+            waits_for_room=config.overflow != "drop_oldest",
+            linger=min(
+                LINGER if config.spool == "memory://" else LINGER_DURABLE, config.flush_interval / 4
+            ),
             # Who asks for very small batches wants to see them at once.
             enough=config.buffer_size if config.buffer_size < SLICE else config.queue_capacity,
             on_spooled=self._spooled,
@@ -190,8 +197,15 @@ class Pipeline:
         self.is_closed = True
         self.offer = lambda _item: self.refuse(reason)
 
+    def expect(self) -> None:
+        """Have the sources asked in `flush_interval` seconds."""
+        if not self.is_closed:
+            self._sources.expect()
+
     def flush(self, timeout: float) -> bool:
         """Deliver everything captured so far; True when it is settled in time."""
+        if not self.is_closed:
+            self._sources.ask()
         if self._is_idle():
             return True
         if self.is_closed or threading.get_ident() in MUTED:
@@ -203,8 +217,10 @@ class Pipeline:
 
     def begin_farewell(self, deadline: float) -> None:
         """Begin the last round: no back-off, no waiting, one attempt for each batch."""
+        if not self.is_closed:
+            self._sources.ask()
         if not self._is_idle() and self._closing.acquire(timeout=self._left(deadline)):
-            marker = Marker()
+            self._last_marker = marker = Marker()
             self._farewell_by = threading.get_ident()
             self._farewell = self._delivery.hurry(deadline, marker)
             self._intake.mark(marker)
@@ -212,9 +228,10 @@ class Pipeline:
     def await_farewell(self, deadline: float) -> bool:
         """Wait for the end of the last round; True when nothing is left."""
         over = self._farewell
-        if over is not None:
-            self._await(over, deadline)
-        return self.pending == 0
+        if over is None:
+            return self.at_risk == 0
+        self._await(over, deadline)
+        return self._last_marker.done.is_set()
 
     def end_farewell(self, *, is_exit: bool) -> None:
         """Go back to ordinary work; at exit, let callers deliver what they still capture."""
@@ -224,11 +241,12 @@ class Pipeline:
             self._closing.release()
         if is_exit and not self.is_closed:
             self.offer = self._offer_late
+            self._spool.hand_back()
             self._tell_of_the_rest()
 
     def _tell_of_the_rest(self) -> None:
         """Say at exit how many events the process takes with it."""
-        left = self.pending
+        left = self.at_risk
         if left:
             message = "%d events were left behind at exit (%s)."
             say(_log, logging.WARNING, message, left, self.ledger.last_error)
@@ -237,16 +255,18 @@ class Pipeline:
     def close(self, timeout: float) -> bool:
         """Deliver, end the threads, let everything go; True when nothing was left behind."""
         deadline = self._clock.monotonic() + max(0.0, timeout)
+        if not self.is_closed:
+            self._sources.ask()
         self.offer = self._refuse_closed
         if not self._closing.acquire(timeout=self._left(deadline) + _GRACE):
             return False  # another thread is closing it and has not come to an end
         try:
             if not self.is_closed:
                 self.begin_farewell(deadline)
-                self.await_farewell(deadline)
+                self._is_settled = self.await_farewell(deadline)
                 self.end_farewell(is_exit=False)
                 self._tear_down(deadline)
-            return self.ledger.dropped["shutdown"].value == 0
+            return self._is_settled and self.ledger.dropped["shutdown"].value == 0
         finally:
             self._closing.release()
 
@@ -254,11 +274,21 @@ class Pipeline:
         """Let go of what a forked child inherited."""
         for transport in self._transports:
             transport.after_fork()
+        self._spool.abandon()
 
     @property
     def pending(self) -> int:
-        """Events and metrics accepted and not settled."""
-        return self._intake.depth + self._drain.depth + self._spool.pending()
+        """Events and metrics accepted and not settled, and what others left in the spool."""
+        return self._in_hand + self._spool.pending()
+
+    @property
+    def at_risk(self) -> int:
+        """Events and metrics that would be gone with the process."""
+        return self._in_hand + self._spool.at_risk()
+
+    @property
+    def _in_hand(self) -> int:
+        return self._intake.depth + self._drain.depth
 
     def stats(self) -> Stats:
         """Return a snapshot."""
@@ -269,6 +299,8 @@ class Pipeline:
             breaker=self._delivery.breaker.state,
             durable=self._spool.durable,
             spool_bytes=self._spool.nbytes(),
+            spool_pending=self._spool.pending(),
+            spooled=self._spool.balance(),
             pid=self.pid,
             threads_alive=sum(loop.is_alive() for loop in self._loops),
         )
@@ -331,7 +363,8 @@ class Pipeline:
         wait = self._drain.turn()
         if wait is None:
             self._losses.report()
-        return wait
+        waits = (wait, self._sources.turn(), self._spool.tend())
+        return min((one for one in waits if one is not None), default=None)
 
     def _deliver(self) -> float | None:
         wait = self._delivery.turn()

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,12 @@ def setting(
     *,
     secret: bool = False,
     hashable: bool = True,
+    shown: Callable[[Any], str] | None = None,
 ) -> Any:
-    """Declare a field whose value goes through `check(name, value)`; `doc` is for the manual."""
+    """Declare a field whose value goes through `check(name, value)`; `doc` is for the manual.
+
+    `shown` writes the value for `repr`.
+    """
 
     def convert(value: Any, field: Any) -> Any:
         try:
@@ -44,7 +49,7 @@ def setting(
         converter=attrs.Converter(convert, takes_field=True),
         metadata={"doc": doc},
         hash=None if hashable else False,
-        repr=_hidden if secret else True,
+        repr=_hidden if secret else shown or True,
     )
 
 
@@ -199,18 +204,61 @@ def proxies(_name: str, value: Any) -> dict[str, str]:
     raise _Refused("a mapping of scheme to proxy address")
 
 
-def spool_url(_name: str, value: Any) -> str:
-    """Allow the spools this version has."""
-    if isinstance(value, str) and value.rstrip("/") in ("memory:", "memory"):
-        return "memory://"
-    raise _Refused("memory://")
+def spool(_name: str, value: Any) -> Any:
+    """Allow the address of a spool, or a client of redis-py; a file's path becomes absolute."""
+    if _is_redis_client(value):
+        return value
+    if isinstance(value, str):
+        text = value.strip()
+        scheme, _, rest = text.partition(":")
+        if text in ("memory:", "memory://", "memory"):
+            return "memory://"
+        if scheme in _REDIS_SCHEMES and rest.startswith("//") and len(rest) > 2:
+            return text
+        if scheme == "sqlite" and rest.startswith("///") and rest.strip("/"):
+            return f"sqlite:///{_file_to_be(rest[3:])}"
+    raise _Refused(
+        "memory://, sqlite:///relative/path, sqlite:////absolute/path, redis://host:port/0,"
+        " rediss://, unix:///path/of.sock, redis+sentinel://, redis+cluster://, or a client of"
+        " redis-py"
+    )
 
 
-def delivering(_name: str, value: Any) -> bool:
-    """Allow True: events in memory can be delivered by this process only."""
-    if value is True:
-        return True
-    raise _Refused("True, because a memory:// spool can be delivered by its own process only")
+_REDIS_SCHEMES = {
+    *("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"),
+    *("redis+cluster", "rediss+cluster"),
+}
+
+
+def _file_to_be(name: str) -> str:
+    path = Path(name)
+    path = path if path.is_absolute() else Path.cwd() / path
+    try:
+        if path.is_dir():
+            raise _Refused(f"the path of a file; {path} is a folder")
+        if not path.parent.is_dir():
+            raise _Refused(
+                f"a path in a folder that exists; {path.parent} does not (four slashes begin an"
+                " absolute path)"
+            )
+    except (OSError, ValueError):  # too long, or with a NUL in it
+        raise _Refused("the path of a file") from None
+    return os.fspath(path)
+
+
+def _is_redis_client(value: Any) -> bool:
+    redis = sys.modules.get("redis")  # whoever has made a client has imported it
+    return redis is not None and isinstance(value, (redis.Redis, redis.RedisCluster))
+
+
+def spool_shown(value: Any) -> str:
+    """Write a spool's address without what may be a password."""
+    if not isinstance(value, str):
+        return f"<{type(value).__name__}>"
+    scheme, _, rest = value.partition("://")
+    if scheme in _REDIS_SCHEMES:
+        rest = rest.partition("?")[0].rpartition("@")[2]
+    return repr(f"{scheme}://{rest}")
 
 
 def encryption_key(_name: str, value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import getpid
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -58,6 +58,7 @@ class Agent:
         self._clock = clock
         self._has_own_transport = transport is not None
         self._listeners: list[OnRules] = []
+        self._sources: list[Callable[[], object]] = []
         self._wants_rules = False
         self._make_transport = _transport_factory(config, transport, clock)
         self._pipeline = self._new_pipeline()
@@ -169,6 +170,20 @@ class Agent:
             pipeline = self._here()
         return pipeline.close(self.config.shutdown_timeout if timeout is None else timeout)
 
+    def add_source(self, hand_over: Callable[[], object]) -> None:
+        """Have `hand_over()` called to capture what its owner gathered.
+
+        That is done first by `flush`, `stop` and the end of the process, and otherwise on the
+        agent's thread, `flush_interval` seconds after `expect`.
+        """
+        self._sources.append(hand_over)
+
+    def expect(self) -> None:
+        """Be told that a source has gathered something; starts the agent like a capture."""
+        if not self._is_started:
+            self._begin()
+        self._here().expect()
+
     def stats(self) -> Stats:
         """Return a snapshot of this process's counters."""
         return self._here().stats()
@@ -235,7 +250,13 @@ class Agent:
         from guardagent._pipeline import Pipeline
 
         has_control = self.config.is_enabled and not self._has_own_transport
-        pipeline = Pipeline(self.config, self._make_transport, self._clock, has_control=has_control)
+        pipeline = Pipeline(
+            self.config,
+            self._make_transport,
+            self._clock,
+            has_control=has_control,
+            sources=self._sources,
+        )
         if pipeline.control is not None:
             for listener in self._listeners:
                 pipeline.control.listen(listener)

@@ -77,15 +77,39 @@ class AgentConfig:
         "Bytes kept of a text in an event; a longer one is cut and marked.",
         1024,
     )
-    spool: str = setting(check.spool_url, "Where events wait for delivery.", "memory://")
+    spool: Any = setting(
+        check.spool,
+        "Where events wait for delivery: ``memory://``; ``sqlite:///path``, a file shared by the "
+        "processes of one host; ``redis://...`` (also ``rediss://``, ``unix://``, "
+        "``redis+sentinel://``, ``redis+cluster://``) or a client of redis-py, shared by many.",
+        "memory://",
+        hashable=False,
+        shown=check.spool_shown,
+    )
     queue_capacity: int = setting(
         check.integer(1, 10_000_000), "Events between ``capture`` and the spool.", 10_000
     )
     spool_max_records: int = setting(
-        check.integer(1, 1_000_000_000), "Events the spool keeps.", 100_000
+        check.integer(1, 1_000_000_000),
+        "Events the spool keeps: 100,000 in memory, 2,000,000 in a durable spool.",
+        attrs.Factory(lambda self: 100_000 if self._is_in_memory else 2_000_000, takes_self=True),
     )
     spool_max_bytes: int = setting(
-        check.integer(4_096, 2**50), "Bytes the spool keeps.", 64 * 1024 * 1024
+        check.integer(4_096, 2**50),
+        "Bytes the spool keeps: 64 MiB in memory, 1 GiB in a durable spool.",
+        attrs.Factory(lambda self: 2**26 if self._is_in_memory else 2**30, takes_self=True),
+    )
+    spool_lease: float = setting(
+        check.number(0.5, 3_600.0),
+        "Seconds after which other processes take over what one that was killed had claimed from "
+        "a durable spool. A living one renews its claims.",
+        15.0,
+    )
+    spool_fsync: bool = setting(
+        check.flag,
+        "Wait for the disk each time something is put into a spool in a file, so that not even a "
+        "power cut loses it.",
+        False,
     )
     overflow: Overflow = setting(
         check.choice("drop_oldest", "drop_newest", "block", "raise"),
@@ -182,9 +206,9 @@ class AgentConfig:
         hashable=False,
     )
     deliver: bool = setting(
-        check.delivering,
-        "Deliver from this process. ``False`` needs a spool that other processes can reach, "
-        "which this version does not have yet.",
+        check.flag,
+        "Deliver from this process. ``False`` leaves it to others, such as ``guardagent relay``, "
+        "and needs a spool that they can reach.",
         True,
     )
     flush_on_sigterm: bool = setting(
@@ -192,6 +216,22 @@ class AgentConfig:
         "Install a SIGTERM handler that delivers what is pending and then hands the signal on.",
         False,
     )
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+            ConfigError: names both fields.
+        """
+        if self._is_in_memory and not self.deliver:
+            raise ConfigError(
+                "deliver: given False, allowed: True, because what is in a memory:// spool can be"
+                " delivered by its own process only (see spool)"
+            )
+
+    @property
+    def _is_in_memory(self) -> bool:
+        return bool(self.spool == "memory://")
 
     @property
     def is_enabled(self) -> bool:

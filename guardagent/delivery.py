@@ -37,6 +37,8 @@ __all__ = ["Delivery"]
 _log = logging.getLogger(__name__)
 
 _JITTER = 0.2
+#: How often to ask whether another process has settled what a `flush` waits for.
+_MARKER_INTERVAL = 0.05
 #: A failure that lasts is logged again after so many seconds.
 _COMPLAIN_INTERVAL = 300.0
 
@@ -93,7 +95,8 @@ class Delivery:
         self._arrived: deque[Marker] = deque()
         self._farewell: _Farewell | None = None
         self._since: float | None = None
-        self._goal: object = None
+        #: Records still to be settled of those that were pending when something became due.
+        self._goal = 0
         self._resume_at = 0.0
         self._failures = 0
         self._complained_at: float | None = None
@@ -110,8 +113,9 @@ class Delivery:
 
     def look(self) -> None:
         """Have the thread look at the spool, when there is reason to."""
-        if self._since is None or self._is_plenty(self._spool.pending()):
-            self._bell.ring()
+        if self._config.deliver:
+            if self._since is None or self._is_plenty(self._spool.pending()):
+                self._bell.ring()
 
     def receive(self, marker: Marker) -> None:
         """Take a marker that everything before it has reached the spool."""
@@ -150,10 +154,13 @@ class Delivery:
             self._drop(
                 "expired", self._spool.expire(self._clock.now() - self._config.max_event_age)
             )
+        self._spool.look()
         self._settle_markers()
         farewell = self._farewell
         if farewell is not None:
             return self._last_turn(farewell)
+        if not self._config.deliver:
+            return _MARKER_INTERVAL if self._arrived else None
         now = self._clock.monotonic()
         wait = self._until_due(now)
         if wait != 0:
@@ -161,14 +168,16 @@ class Delivery:
         wait = max(self._resume_at - now, self.breaker.remaining(now))
         if wait > 0 or not self.breaker.allow(now):
             return max(wait, 0.01)
-        self._send_next(None)
-        return 0.0
+        if self._send_next(None):
+            return 0.0
+        self.breaker.abandoned(now)
+        return self._idle()
 
     def _last_turn(self, farewell: _Farewell) -> float | None:
         if farewell.over.is_set():
             return None
-        if self._clock.monotonic() < farewell.deadline:
-            if self._send_next(farewell):
+        if self._clock.monotonic() < farewell.deadline and not self._is_in_vain(farewell):
+            if self._config.deliver and self._send_next(farewell):
                 return 0.0
             if farewell.marker.ticket is None:
                 return 0.01  # the drain is still encoding; it rings when the marker comes through
@@ -177,6 +186,12 @@ class Delivery:
         farewell.over.set()
         return None
 
+    def _is_in_vain(self, farewell: _Farewell) -> bool:
+        """Tell whether nothing more has to be tried: what is left is safe in the spool."""
+        if farewell.marker.ticket is None or self._spool.at_risk():
+            return False
+        return bool(farewell.failed) or farewell.marker.done.is_set()
+
     def _give_back(self, farewell: _Farewell) -> None:
         failed, farewell.failed = farewell.failed, []
         for batch in reversed(failed):
@@ -184,20 +199,34 @@ class Delivery:
 
     def _until_due(self, now: float) -> float | None:
         """Return 0 when something is due, else the seconds until it is; None: nothing pending."""
-        if self._goal is not None and self._spool.is_settled(self._goal):
-            self._goal = self._since = None
         pending = self._spool.pending()
         if pending == 0:
-            self._goal = self._since = None
+            self._goal, self._since = 0, None
             pending = self._spool.pending()  # clear, then look: whoever appends asks for `_since`
         if pending == 0:
-            return None
-        if self._since is None:
-            self._since = now
-        due_in = self._since + self._config.flush_interval - now
-        if self._goal is None and (self._arrived or due_in <= 0 or self._is_plenty(pending)):
-            self._goal = self._spool.ticket()
-        return 0 if self._goal is not None else due_in
+            return self._idle()
+        if self._goal <= 0:
+            if self._since is None:
+                self._since = now
+            due_in = self._since + self._config.flush_interval - now
+            if not (self._arrived or due_in <= 0 or self._is_plenty(pending)):
+                return due_in
+            self._goal = pending
+        return 0
+
+    def _progress(self, n: int) -> None:
+        """Count records that were settled; what came meanwhile has its own time."""
+        self._goal -= n
+        if self._goal <= 0:
+            self._since = None
+
+    def _idle(self) -> float | None:
+        """Return how long to wait when nothing can be claimed."""
+        self._goal, self._since = 0, None
+        wait = self._spool.poll_interval
+        if wait is not None and self._arrived:
+            return min(wait, _MARKER_INTERVAL)  # another process is sending what is waited for
+        return wait
 
     def _is_plenty(self, pending: int) -> bool:
         """Tell whether enough is pending; while more streams in, a full batch is awaited."""
@@ -257,8 +286,11 @@ class Delivery:
             return
         if self.is_closed:
             return  # counted as left behind already
-        self._spool.ack(batch)
-        self._ledger.delivered.add(len(batch) - refused)
+        # What another process has settled meanwhile, it has counted, too.
+        settled = self._spool.ack(batch)
+        self._progress(len(batch))
+        refused = min(refused, settled)
+        self._ledger.delivered.add(settled - refused)
         self._drop("rejected", refused)
         self._ledger.bytes_sent += receipt.bytes_sent
         self._ledger.last_success_at = self._clock.monotonic()
@@ -287,8 +319,8 @@ class Delivery:
     def _bury(self, batch: Batch, reason: DropReason, error: DeliveryError) -> None:
         if self.is_closed:
             return
-        self._spool.bury(batch, reason)
-        self._drop(reason, len(batch))
+        self._drop(reason, self._spool.bury(batch, reason))
+        self._progress(len(batch))
         self._ledger.last_error = _brief(error)
         self._callbacks.error("transport_send", error, batch_id=batch.batch_id, events=len(batch))
 

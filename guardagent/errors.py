@@ -8,6 +8,7 @@ __all__ = [
     "DeliveryError",
     "EncodeError",
     "EventError",
+    "FrameError",
     "GuardAgentError",
     "RejectedError",
     "RulesError",
@@ -43,7 +44,11 @@ class EncodeError(GuardAgentError):
 
 
 class SpoolError(GuardAgentError):
-    """The spool cannot keep records at present."""
+    """The spool cannot keep records at present; what it held is still there when it is back."""
+
+
+class FrameError(SpoolError):
+    """A record in the spool is damaged or foreign; it goes among the dead letters."""
 
 
 class DeliveryError(GuardAgentError):

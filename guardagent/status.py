@@ -48,6 +48,8 @@ DropReason = Literal[
     "disabled",  # no api_key, or its kind is switched off
     "recursive",  # captured by the agent's own doing
     "shutdown",  # still pending in memory when the agent stopped
+    "corrupt",  # could not be read back from a durable spool; kept among its dead letters
+    "spool_lost",  # was in a durable spool that came back empty
 ]
 DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 
@@ -84,11 +86,15 @@ class Tally:
 class Stats:
     """A snapshot of one process's agent.
 
-    At rest `captured == delivered + pending + sum(dropped.values())` holds exactly.
+    At rest `captured == delivered + pending + sum(dropped.values())` holds exactly for an agent
+    with a spool of its own. A spool that processes share holds what others captured, too, and may
+    lose to them what this one did; `captured == delivered + (pending - spool_pending) + spooled +
+    sum(dropped.values())` holds for each of them.
 
     Args:
         captured: calls of `capture`, refused ones included.
-        pending: accepted and neither delivered nor dropped yet; includes in_flight.
+        pending: neither delivered nor dropped yet: in the process and in its spool, whoever put it
+            there; includes in_flight.
         in_flight: in the request that is being sent.
         retried: requests sent again.
         dropped: losses by `DropReason`; every reason is present.
@@ -96,6 +102,8 @@ class Stats:
         breaker: "closed", "open" or "half_open".
         durable: True when what is pending would survive the process.
         spool_bytes: encoded bytes in the spool.
+        spool_pending: records in the spool.
+        spooled: records this agent put into the spool less those it took out, delivered or lost.
         last_success_age: seconds since the backend accepted something, None before.
         last_error: one line on the last failure, None when there was none since the last success.
         threads_alive: running threads of the agent.
@@ -115,6 +123,8 @@ class Stats:
     last_error: str | None
     pid: int
     threads_alive: int
+    spool_pending: int = 0
+    spooled: int = 0
 
 
 @attrs.frozen(kw_only=True)

@@ -80,6 +80,7 @@ class MemorySpool:
     """
 
     durable = False
+    poll_interval: float | None = None
 
     def __init__(
         self, max_records: int, max_bytes: int, *, when_full: WhenFull = "drop_oldest"
@@ -91,6 +92,7 @@ class MemorySpool:
         self._lock = threading.RLock()  # guards all of the lanes and the two sums below
         self._records = 0
         self._nbytes = 0
+        self._values: dict[str, bytes] = {}
 
     def append(self, records: Sequence[Record]) -> int:
         """Keep the records; return how many were lost to the bounds."""
@@ -127,11 +129,13 @@ class MemorySpool:
             lane.claimed.append(batch)
             return batch
 
-    def ack(self, batch: Batch) -> None:
+    def ack(self, batch: Batch) -> int:
         """Forget accepted records."""
         with self._lock:
-            if self._unclaim(batch):
-                self._forget(batch)
+            if not self._unclaim(batch):
+                return 0
+            self._forget(batch)
+            return len(batch)
 
     def release(self, batch: Batch) -> None:
         """Keep the batch as it is; it is the next to be claimed."""
@@ -162,9 +166,29 @@ class MemorySpool:
                     lost += 1
         return lost
 
-    def bury(self, batch: Batch, reason: str) -> None:
+    def bury(self, batch: Batch, reason: str) -> int:
         """Forget the records; memory keeps no dead letters."""
-        self.ack(batch)
+        return self.ack(batch)
+
+    def withdraw(self, limit: int) -> list[Record]:
+        """Take the oldest records out that are not being sent, to be kept elsewhere."""
+        taken: list[Record] = []
+        with self._lock:
+            for kind, lane in self._lanes.items():
+                while lane.released and len(taken) < limit:
+                    batch = lane.released.popleft()
+                    self._forget(batch)
+                    taken += [Record(kind, body, batch.created_at) for body in batch.bodies]
+                while lane.waiting and len(taken) < limit:
+                    moment = lane.oldest_at()
+                    taken.append(Record(kind, lane.waiting[0], moment))
+                    self._forget_oldest(lane)
+        return taken
+
+    @property
+    def can_withdraw(self) -> bool:
+        """Tell whether there is a record that is not being sent."""
+        return any(lane.waiting or lane.released for lane in self._lanes.values())
 
     def pending(self) -> int:
         """Return the number of records kept."""
@@ -173,6 +197,14 @@ class MemorySpool:
     def nbytes(self) -> int:
         """Return the bytes of the bodies kept."""
         return self._nbytes
+
+    def balance(self) -> int:
+        """Return the number of records kept: nobody else puts anything in."""
+        return self._records
+
+    def at_risk(self) -> int:
+        """Return the number of records kept: all of them go with the process."""
+        return self._records
 
     def room(self) -> int:
         """Return how many records more are within the bounds; 0 from 7/8 of the bytes on."""
@@ -191,6 +223,27 @@ class MemorySpool:
         with self._lock:
             lanes = self._lanes.values()
             return all(lane.oldest >= mark for lane, mark in zip(lanes, ticket, strict=True))
+
+    def get(self, name: str) -> bytes | None:
+        """Return a value of this process's."""
+        return self._values.get(name)
+
+    def put(self, name: str, value: bytes) -> None:
+        """Keep it as long as the process lives."""
+        self._values[name] = value
+
+    def look(self) -> None:
+        """Do nothing: there are no others."""
+
+    def tend(self) -> float | None:
+        """Do nothing: memory needs no care."""
+        return None
+
+    def hand_back(self) -> None:
+        """Do nothing: nobody else could take it."""
+
+    def abandon(self) -> None:
+        """Do nothing: the memory is a copy."""
 
     def close(self) -> int:
         """Drop everything; return how many records that were."""

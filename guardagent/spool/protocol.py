@@ -11,7 +11,12 @@ import attrs
 from guardagent.encoding import Record
 from guardagent.fields import Kind
 
-__all__ = ["Batch", "Spool"]
+__all__ = ["Batch", "Spool", "new_batch_id"]
+
+
+def new_batch_id(created_at: float) -> str:
+    """Return an id that was never used before, for a batch of that unix second."""
+    return f"{int(created_at * 1000)}-{os.urandom(4).hex()}"
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -39,7 +44,7 @@ class Batch:
 
     @batch_id.default
     def _new_id(self) -> str:
-        return f"{int(self.created_at * 1000)}-{os.urandom(4).hex()}"
+        return new_batch_id(self.created_at)
 
     def __len__(self) -> int:
         return len(self.bodies)
@@ -63,12 +68,18 @@ class Batch:
 class Spool(Protocol):
     """Keeps records between encoding and acceptance.
 
-    One thread appends, one claims and settles, any may ask; implementations are thread-safe.
-    Every claimed record is settled once: acknowledged, released or buried.
+    One thread appends, one claims and settles, any may ask; implementations are thread-safe, and
+    raise nothing. Every claimed record is settled once: acknowledged, released or buried. A spool
+    that survives the process may be shared: what others put in is handed out like one's own.
     """
 
-    #: True when records survive the process.
-    durable: bool
+    #: Seconds after which to look what other processes left; None: nobody else puts anything in.
+    poll_interval: float | None
+
+    @property
+    def durable(self) -> bool:
+        """Tell whether what is pending would survive the process."""
+        ...
 
     def append(self, records: Sequence[Record]) -> int:
         """Keep the records, in order; return how many were lost to make room or for want of it."""
@@ -81,8 +92,8 @@ class Spool(Protocol):
         """
         ...
 
-    def ack(self, batch: Batch) -> None:
-        """Forget accepted records."""
+    def ack(self, batch: Batch) -> int:
+        """Forget accepted records; return how many of them nobody else had settled meanwhile."""
         ...
 
     def release(self, batch: Batch) -> None:
@@ -97,16 +108,24 @@ class Spool(Protocol):
         """Forget unclaimed records made before that unix second; return how many."""
         ...
 
-    def bury(self, batch: Batch, reason: str) -> None:
-        """Forget records that will never be accepted."""
+    def bury(self, batch: Batch, reason: str) -> int:
+        """Put records that will never be accepted away; return how many, as `ack` does."""
         ...
 
     def pending(self) -> int:
-        """Return the number of records kept, claimed ones included."""
+        """Return the number of records kept, claimed ones included, whoever put them in."""
         ...
 
     def nbytes(self) -> int:
         """Return the bytes of the bodies kept, claimed ones included."""
+        ...
+
+    def balance(self) -> int:
+        """Return the records that this process put in less those it settled or lost."""
+        ...
+
+    def at_risk(self) -> int:
+        """Return the number of records that would be gone with the process."""
         ...
 
     def room(self) -> int:
@@ -114,13 +133,37 @@ class Spool(Protocol):
         ...
 
     def ticket(self) -> Any:
-        """Return a mark behind everything appended so far."""
+        """Return a mark behind everything this process appended so far."""
         ...
 
     def is_settled(self, ticket: Any) -> bool:
-        """Tell whether everything before the mark is settled."""
+        """Tell whether everything this process appended before the mark is settled."""
+        ...
+
+    def get(self, name: str) -> bytes | None:
+        """Return the value that was put under a name."""
+        ...
+
+    def put(self, name: str, value: bytes) -> None:
+        """Keep a small value under a name, as well as the records are kept."""
+        ...
+
+    def look(self) -> None:
+        """Notice what other processes did, if it is time to."""
+        ...
+
+    def tend(self) -> float | None:
+        """Do what is due to keep claims and connections alive; return the seconds to the next."""
+        ...
+
+    def hand_back(self) -> None:
+        """Let other processes have what this one has claimed: it may end at any moment."""
         ...
 
     def close(self) -> int:
         """Let everything go; return the number of records that are lost by it."""
+        ...
+
+    def abandon(self) -> None:
+        """Leave what a forked child inherited to its parent."""
         ...

@@ -1,0 +1,453 @@
+"""A spool that survives the process: a store shared with others, and shelter while it is away.
+
+Owns: this process's claims and leases, and what waits in memory while the store is away. In:
+records, whose bytes the store keeps. Out: batches, first those that came back, then the oldest.
+
+Nothing here raises SpoolError: a store that is away, full or broken is told once, asked again at
+intervals and done without meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import attrs
+
+from guardagent._clock import Clock
+from guardagent._log import say
+from guardagent.encoding import Record
+from guardagent.errors import FrameError, SpoolError
+from guardagent.fields import Kind
+from guardagent.spool.frame import HEADER_BYTES, pack, unpack
+from guardagent.spool.holding import Holding, Place
+from guardagent.spool.memory import MemorySpool
+from guardagent.spool.protocol import Batch, new_batch_id
+from guardagent.spool.spans import Mark, Spans
+from guardagent.spool.store import Claim, Depth, Store
+from guardagent.status import DropReason, Tally
+
+__all__ = ["DurableSpool"]
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+#: Seconds between two attempts to reach a store that is away: from the first to the usual.
+_RETRY_FIRST, _RETRY = 0.5, 5.0
+#: Records moved out of the shelter at a time.
+_MOVED_AT_A_TIME = 1_000
+_UNKNOWN = Depth(0, 0, "")
+
+
+@attrs.frozen
+class _Ticket:
+    mark: Mark
+    shelter: Any
+
+
+class DurableSpool:
+    """A `Spool` over a `Store`.
+
+    Args:
+        store: where records are kept; closed by `close`.
+        shelter: keeps records while the store is away.
+        lease: seconds for which the store holds a claim that is not renewed.
+        max_records: the store's bound.
+        max_bytes: the store's bound.
+        poll_interval: seconds after which to look what other processes left.
+        hands_over: others deliver, so what is in the store is settled for this process.
+        on_lost: told of records that are lost, by reason: damaged ones, and all of them when the
+            store came back empty.
+        on_error: told of each failure of the store.
+        wake: has `tend` called soon.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        shelter: MemorySpool,
+        *,
+        lease: float,
+        max_records: int,
+        max_bytes: int,
+        clock: Clock,
+        poll_interval: float = 2.0,
+        hands_over: bool = False,
+        on_lost: Callable[[DropReason, int], object] = lambda _reason, _n: None,
+        on_error: Callable[[SpoolError], object] = lambda _error: None,
+        wake: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.poll_interval: float | None = poll_interval
+        self._store = store
+        self._shelter = shelter
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._hands_over = hands_over
+        self._on_lost = on_lost
+        self._on_error = on_error
+        self._wake = wake
+        self._holding = Holding()
+        self._spans = Spans()
+        self._depth = _UNKNOWN
+        self._looked_at = float("-inf")
+        self._put, self._taken = Tally(), Tally()  # by this process, of the store's records
+        self._seeing = threading.Lock()  # guards the generation and what follows from a new one
+        self._renewal = lease / 3
+        self._renew_at = float("inf")
+        self._is_away = False
+        self._is_closed = False
+        self._retry_at = 0.0
+        self._retry_in = _RETRY_FIRST
+        self._mending = threading.Lock()  # held by whoever tries to reach a store that is away
+        self._sheltered_since: int | None = None
+        #: Settlements that the store could not be told of yet.
+        self._owed: deque[Callable[[], tuple[int, Depth]]] = deque()
+
+    @property
+    def durable(self) -> bool:
+        """Tell whether what is pending would survive the process."""
+        return (self._is_closed or not self._is_away) and self._shelter.pending() == 0
+
+    # -- in and out --------------------------------------------------------------------------
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Keep the records in the store, or in the shelter while it is away."""
+        if not records:
+            return 0
+        if self._is_present():
+            try:
+                return self._append(records, self._spans.add)
+            except SpoolError as error:
+                self._miss(error)
+        if self._sheltered_since is None:
+            self._sheltered_since = self._spans.late
+        return self._shelter.append(records)
+
+    def _append(self, records: Sequence[Record], note: Callable[[Any], None]) -> int:
+        frames: dict[Kind, list[bytes]] = {}
+        for record in records:
+            frames.setdefault(record.kind, []).append(pack(record))
+        added = self._store.append(frames)
+        note(added.spans)
+        self._see(added.depth)
+        self._put.add(len(records))
+        self._taken.add(added.lost)
+        return added.lost
+
+    def claim(self, limit: int, max_bytes: int, now: float) -> Batch | None:
+        """Hand out released batches, then what was sheltered, then the store's oldest."""
+        batch = self._holding.next() or self._shelter.claim(limit, max_bytes, now)
+        while batch is None and self._is_present():
+            name = new_batch_id(now)
+            try:
+                claim, depth = self._store.claim(limit, max_bytes, name, now)
+            except SpoolError as error:
+                self._miss(error)
+                break
+            self._see(depth)
+            if claim is None:
+                break
+            self._take(claim, limit, max_bytes, name, now)
+            batch = self._holding.next()  # None when all of it was damaged
+        return batch
+
+    def _take(self, claim: Claim, limit: int, max_bytes: int, name: str, now: float) -> None:
+        ids, bodies = self._sound(claim)
+        if not ids:
+            return
+        if len(ids) == len(claim.entries) and claim.batch_id and claim.created_at:
+            name, now = claim.batch_id, claim.created_at
+        place = Place(ids, self._depth.generation)
+        batch = Batch(kind=claim.kind, bodies=bodies, created_at=now, batch_id=name, position=place)
+        self._holding.add(list(_within(batch, limit, max_bytes)))
+        if self._renew_at == float("inf"):
+            self._renew_at = self._clock.monotonic() + self._renewal
+            self._wake()
+
+    def _sound(self, claim: Claim) -> tuple[list[Any], list[bytes]]:
+        """Return ids and bodies; damaged and foreign records go among the dead letters."""
+        ids: list[Any] = []
+        bodies: list[bytes] = []
+        damaged: list[Any] = []
+        fault = FrameError()
+        for id_, frame in claim.entries:
+            try:
+                bodies.append(unpack(frame))
+                ids.append(id_)
+            except FrameError as error:
+                fault = error
+                damaged.append(id_)
+        if damaged:
+            self._settle(len(damaged), lambda: self._store.bury(claim.kind, damaged, "corrupt"))
+            self._on_lost("corrupt", len(damaged))
+            self._on_error(fault)
+        return ids, bodies
+
+    # -- settling ----------------------------------------------------------------------------
+
+    def ack(self, batch: Batch) -> int:
+        """Forget accepted records."""
+        return self._end(batch, self._store.settle)
+
+    def bury(self, batch: Batch, reason: str) -> int:
+        """Put records among the dead letters."""
+        return self._end(batch, lambda kind, ids: self._store.bury(kind, ids, reason))
+
+    def _end(self, batch: Batch, settle: Callable[[Kind, Sequence[Any]], tuple[int, Depth]]) -> int:
+        place = batch.position
+        if not isinstance(place, Place):
+            return self._shelter.ack(batch)
+        if not self._holding.remove(batch):
+            return 0
+        if place.generation != self._depth.generation:
+            self._taken.add(len(batch))
+            return len(batch)  # a store that lost everything knows nothing of it
+        return self._settle(len(batch), lambda: settle(batch.kind, place.ids))
+
+    def _settle(self, n: int, settle: Callable[[], tuple[int, Depth]]) -> int:
+        """Settle records, or promise to do it when the store is back; return how many."""
+        if self._is_away:
+            self._owed.append(settle)
+        else:
+            try:
+                n, depth = settle()
+            except SpoolError as error:
+                self._owed.append(settle)
+                self._miss(error)
+            else:
+                self._see(depth)
+        self._taken.add(n)
+        return n
+
+    def release(self, batch: Batch) -> None:
+        """Keep the batch, and its lease, as it is."""
+        if isinstance(batch.position, Place):
+            self._holding.release(batch)
+        else:
+            self._shelter.release(batch)
+            self._is_present()  # it may have come back meanwhile: then the batch is moved there
+
+    def split(self, batch: Batch) -> None:
+        """Cut a batch in two."""
+        if isinstance(batch.position, Place):
+            self._holding.split(batch)
+        else:
+            self._shelter.split(batch)
+
+    def expire(self, before: float) -> int:
+        """Forget what is too old, of anybody's, unless somebody holds it."""
+        lost = self._shelter.expire(before)
+        for batch in self._holding.expired(before):
+            forget = partial(self._store.settle, batch.kind, batch.position.ids)
+            lost += self._settle(len(batch), forget)
+        if self._is_present():
+            try:
+                n, depth = self._store.expire(before)
+            except SpoolError as error:
+                self._miss(error)
+            else:
+                self._see(depth)
+                self._taken.add(n)
+                lost += n
+        return lost
+
+    # -- questions ---------------------------------------------------------------------------
+
+    def pending(self) -> int:
+        """Return what the store held when it was last asked, and what is sheltered."""
+        return self._depth.records + self._shelter.pending()
+
+    def nbytes(self) -> int:
+        """Return the bytes of the bodies."""
+        depth = self._depth
+        return max(0, depth.nbytes - HEADER_BYTES * depth.records) + self._shelter.nbytes()
+
+    def balance(self) -> int:
+        """Return what this process put in less what it took out, whoever had put that in."""
+        return self._put.value - self._taken.value + self._shelter.pending()
+
+    def at_risk(self) -> int:
+        """Return the number of records that would go with the process."""
+        return self._shelter.pending()
+
+    def room(self) -> int:
+        """Return how many records more are within the bounds; 0 from 7/8 of the bytes on."""
+        if not self.durable:
+            return self._shelter.room()
+        if self._depth.nbytes > self._max_bytes // 8 * 7:
+            return 0
+        return max(0, self._max_records - self._depth.records)
+
+    def ticket(self) -> _Ticket:
+        """Return a mark behind everything this process has appended."""
+        return _Ticket(self._spans.mark(), self._shelter.ticket())
+
+    def is_settled(self, ticket: _Ticket) -> bool:
+        """Tell whether nothing of it is left; for want of an answer it is not."""
+        if not self._shelter.is_settled(ticket.shelter):
+            return False
+        if self._hands_over:
+            return True
+        if self._is_away:
+            return False
+        try:
+            return self._spans.is_settled(ticket.mark, self._store.holds)
+        except SpoolError as error:
+            self._miss(error)
+            return False
+
+    def get(self, name: str) -> bytes | None:
+        """Return a value; None also while the store is away."""
+        return self._ask(lambda: self._store.get(name), None)
+
+    def put(self, name: str, value: bytes) -> None:
+        """Keep a value, if the store can be reached."""
+        self._ask(lambda: self._store.put(name, value), None)
+
+    def look(self) -> None:
+        """Notice what other processes have done, at intervals."""
+        now = self._clock.monotonic()
+        if self.poll_interval is not None and now - self._looked_at >= self.poll_interval:
+            depth = self._ask(self._store.depth, None)
+            if depth is not None:
+                self._see(depth)
+            self._looked_at = now
+
+    def _ask(self, question: Callable[[], _T], otherwise: _T) -> _T:
+        if not self._is_present():
+            return otherwise
+        try:
+            return question()
+        except SpoolError as error:
+            self._miss(error)
+            return otherwise
+
+    # -- keeping in touch --------------------------------------------------------------------
+
+    def tend(self) -> float | None:
+        """Renew leases and look for a store that is away; return the seconds to the next time."""
+        if self._is_closed:
+            return None
+        now = self._clock.monotonic()
+        if not self._is_present():
+            return max(0.05, self._retry_at - now)
+        if self._looked_at == float("-inf"):
+            self.look()  # tells at the start whether there is a store
+        if self._renew_at == float("inf"):
+            return None
+        if now >= self._renew_at:
+            held = self._holding.ids()
+            # One turn more than needed: a claim made meanwhile must not go without.
+            self._renew_at = now + self._renewal if held else float("inf")
+            if held:
+                self._ask(lambda: self._store.renew(held), None)
+        return None if self._renew_at == float("inf") else max(0.05, self._renew_at - now)
+
+    def hand_back(self) -> None:
+        """End the leases on what is held: the process may end at any moment from now on."""
+        held = self._holding.clear()
+        if held and not self._is_away:
+            try:
+                self._store.give_back(held)
+            except SpoolError as error:
+                self._miss(error)
+
+    def close(self) -> int:
+        """Give everything back; return the number of records that only this process had."""
+        self.hand_back()
+        if not self._is_closed and not self._is_away:
+            self._settle_up()
+        self._is_closed = True
+        self._store.close()
+        return self._shelter.close()
+
+    def abandon(self) -> None:
+        """Leave the store's connections to the parent of a forked child."""
+        self._store.abandon()
+
+    def _see(self, depth: Depth) -> None:
+        with self._seeing:
+            known, self._depth = self._depth, depth
+            if known is _UNKNOWN or depth.generation == known.generation:
+                return
+            self._spans.clear()
+            lost = self._put.value - self._taken.value - len(self._holding)
+            self._taken.add(max(0, lost))
+        if lost > 0:
+            self._on_lost("spool_lost", lost)
+
+    def _miss(self, error: SpoolError) -> None:
+        """Do without the store for a while."""
+        self._on_error(error)
+        self._retry_at = self._clock.monotonic() + self._retry_in
+        self._retry_in = min(_RETRY, self._retry_in * 2)
+        if not self._is_away:
+            self._is_away = True
+            say(_log, logging.WARNING, "The spool is away; events stay in memory (%s).", error)
+            self._wake()
+
+    def _is_present(self) -> bool:
+        """Tell whether the store can be used; try it, when it is time to."""
+        if self._is_closed:
+            return False
+        if not self._is_away and not self._shelter.can_withdraw:
+            return True
+        if self._clock.monotonic() < self._retry_at or not self._mending.acquire(blocking=False):
+            return not self._is_away
+        try:
+            return self._settle_up()
+        finally:
+            self._mending.release()
+
+    def _settle_up(self) -> bool:
+        """Tell the store what it missed; False when it is still away."""
+        try:
+            while self._owed:
+                self._see(self._owed[0]()[1])
+                self._owed.popleft()
+            self._see(self._store.depth())
+            self._move()
+        except SpoolError as error:
+            self._miss(error)
+            return False
+        if self._is_away:
+            self._is_away = False
+            self._retry_in = _RETRY_FIRST
+            self._sheltered_since = None
+            say(_log, logging.INFO, "The spool is back.")
+        return True
+
+    def _move(self) -> None:
+        """Move what was sheltered into the store."""
+        while records := self._shelter.withdraw(_MOVED_AT_A_TIME):
+            note = partial(self._spans.add_late, since=self._sheltered_since or 0)
+            lost = len(records)
+            try:
+                lost = self._append(records, note)
+            except BaseException:
+                lost = self._shelter.append(records)
+                raise
+            finally:
+                if lost:
+                    self._on_lost("overflow", lost)
+
+
+def _within(batch: Batch, limit: int, max_bytes: int) -> Iterator[Batch]:
+    """Cut a batch that is larger than was asked for; the parts are batches of their own."""
+    start, room = 0, max_bytes
+    cuts = [0]
+    for n, body in enumerate(batch.bodies):
+        room -= len(body) + 1
+        if n > start and (room < 0 or n - start >= limit):
+            start, room = n, max_bytes - len(body) - 1
+            cuts.append(n)
+    if len(cuts) == 1:
+        yield batch
+        return
+    for first, last in zip(cuts, [*cuts[1:], len(batch)], strict=True):
+        yield batch.part(first, last, batch.position.part(first, last))

@@ -1,0 +1,125 @@
+"""What this process has claimed and not settled: batches being sent, given back, cut in two.
+
+Owns: the batches under this process's leases, and what of their claims no batch was made of yet.
+In: claimed records. Out: batches, in the order in which they are to be sent. Pure and local: a
+retry or a split asks no store.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import attrs
+
+from guardagent.fields import Kind
+from guardagent.spool.protocol import Batch
+
+__all__ = ["Holding", "Place"]
+
+_KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@attrs.frozen
+class Place:
+    """Where the records of a batch lie.
+
+    Args:
+        ids: in the store, oldest first.
+        generation: of the store.
+    """
+
+    ids: Sequence[Any]
+    generation: str
+
+    def part(self, start: int, stop: int) -> Place:
+        """Return the place of some of the records."""
+        return Place(self.ids[start:stop], self.generation)
+
+
+class Holding:
+    """Thread-safe; never waits for anything."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # guards the three below
+        self._released: dict[Kind, deque[Batch]] = {kind: deque() for kind in _KINDS}
+        self._out: list[Batch] = []
+        self._records = 0
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return self._records
+
+    def next(self) -> Batch | None:
+        """Hand out what was given back, first."""
+        with self._lock:
+            for batches in self._released.values():
+                if batches:
+                    batch = batches.popleft()
+                    self._out.append(batch)
+                    return batch
+        return None
+
+    def add(self, batches: Sequence[Batch]) -> None:
+        """Take claimed batches in, to be handed out in that order."""
+        with self._lock:
+            for batch in batches:
+                self._released[batch.kind].append(batch)
+                self._records += len(batch)
+
+    def remove(self, batch: Batch) -> bool:
+        """Let a batch go for good; False when it is not out."""
+        with self._lock:
+            if batch not in self._out:
+                return False
+            self._out.remove(batch)
+            self._records -= len(batch)
+            return True
+
+    def release(self, batch: Batch) -> None:
+        """Take it back, to be the next."""
+        with self._lock:
+            if batch in self._out:
+                self._out.remove(batch)
+                self._released[batch.kind].appendleft(batch)
+
+    def split(self, batch: Batch) -> None:
+        """Take it back as two halves."""
+        place: Place = batch.position
+        middle = len(batch) // 2
+        first = batch.part(0, middle, place.part(0, middle))
+        second = batch.part(middle, len(batch), place.part(middle, len(batch)))
+        with self._lock:
+            if batch in self._out:
+                self._out.remove(batch)
+                self._released[batch.kind].extendleft((second, first))
+
+    def expired(self, before: float) -> list[Batch]:
+        """Let go of what was given back and first claimed before that unix second."""
+        gone: list[Batch] = []
+        with self._lock:
+            for batches in self._released.values():
+                while batches and batches[0].created_at < before:
+                    gone.append(batches.popleft())
+            self._records -= sum(map(len, gone))
+        return gone
+
+    def ids(self) -> dict[Kind, list[Any]]:
+        """Return the ids of everything held."""
+        with self._lock:
+            held: dict[Kind, list[Any]] = {}
+            for batch in (*self._out, *(one for some in self._released.values() for one in some)):
+                held.setdefault(batch.kind, []).extend(batch.position.ids)
+            return held
+
+    def clear(self) -> dict[Kind, list[Any]]:
+        """Let go of everything; return the ids."""
+        with self._lock:
+            held = self.ids()
+            self._out.clear()
+            for batches in self._released.values():
+                batches.clear()
+            self._records = 0
+            return held

@@ -1,0 +1,417 @@
+"""One file for all processes of a host: SQLite in WAL mode.
+
+Owns: the file and its schema. In: frames, ids. Out: the same after any crash of the process; after
+one of the machine too, at the latest those older than the last checkpoint, or all with `fsync`.
+
+The records of one kind have rising ids. What was leased first is always the oldest, so a lease is
+a span of ids and one row, whatever it holds, and what nobody holds yet lies behind the `head`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, get_args
+
+from guardagent._clock import SYSTEM_CLOCK, Clock
+from guardagent.fields import Kind
+from guardagent.spool.frame import made_at
+from guardagent.spool.sqlite_file import SQLiteFile
+from guardagent.spool.sqlite_lane import Lane
+from guardagent.spool.store import Added, Claim, DeadLetter, Depth, Id, WhenFull
+
+__all__ = ["SQLiteStore"]
+
+_KINDS: tuple[Kind, ...] = get_args(Kind)
+#: Seconds after which what waits is history.
+_STALE = 30.0
+_DEAD_KEPT = 10_000
+_EVICTED_AT_A_TIME = 500
+
+
+class SQLiteStore:
+    """Keeps frames in a file; see `Store`.
+
+    Args:
+        path: of the file; made when it is missing, readable by its owner only.
+        max_records: records kept, leased ones included.
+        max_bytes: bytes of their frames.
+        lease: seconds for which a claim holds without being renewed.
+        owner: differs for every process and every agent in it.
+        fsync: wait for the disk with each append, so that a power cut loses nothing either.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        max_records: int,
+        max_bytes: int,
+        when_full: WhenFull = "drop_oldest",
+        lease: float = 15.0,
+        owner: str,
+        clock: Clock = SYSTEM_CLOCK,
+        fsync: bool = False,
+    ) -> None:
+        self._file = SQLiteFile(Path(path), fsync=fsync)
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._when_full = when_full
+        self._lease = lease
+        self._owner = owner
+        self._clock = clock
+        self._is_fresh_turn = False
+
+    def __repr__(self) -> str:
+        return f"<SQLiteStore {str(self._file.path)!r}>"
+
+    # -- records -----------------------------------------------------------------------------
+
+    def append(self, frames: Mapping[Kind, Sequence[bytes]]) -> Added:
+        """Keep the frames in one transaction."""
+        return self._file.transaction(lambda db: self._append(db, frames))
+
+    def _append(self, db: sqlite3.Connection, frames: Mapping[Kind, Sequence[bytes]]) -> Added:
+        spans: dict[Kind, tuple[Id, Id]] = {}
+        for kind, some in frames.items():
+            if not some:
+                continue
+            (tail,) = db.execute("SELECT tail FROM lanes WHERE kind = ?", (kind,)).fetchone()
+            first, last = tail + 1, tail + len(some)
+            db.executemany(f"INSERT INTO {kind} VALUES (?, ?)", zip(count(first), some))
+            db.execute(
+                "UPDATE lanes SET tail = ?, records = records + ?, nbytes = nbytes + ?"
+                " WHERE kind = ?",
+                (last, len(some), sum(map(len, some)), kind),
+            )
+            spans[kind] = first, last
+        lost = self._evict(db) if self._when_full == "drop_oldest" else 0
+        return Added(lost, spans, self._depth(db))
+
+    def claim(
+        self, limit: int, max_bytes: int, batch_id: str, created_at: float
+    ) -> tuple[Claim | None, Depth]:
+        """Lease a lease that ran out, or a new span."""
+
+        def work(db: sqlite3.Connection) -> tuple[Claim | None, Depth]:
+            claim = self._take_over(db) or self._claim_new(
+                db, limit, max_bytes, batch_id, created_at
+            )
+            return claim, self._depth(db)
+
+        return self._file.transaction(work)
+
+    def settle(self, kind: Kind, ids: Sequence[Id]) -> tuple[int, Depth]:
+        """Delete records, and the lease of which nothing is left."""
+
+        def work(db: sqlite3.Connection) -> tuple[int, Depth]:
+            return sum(self._delete(db, kind, *span) for span in _spans(ids)), self._depth(db)
+
+        result = self._file.transaction(work)
+        self._file.shrink()
+        return result
+
+    def bury(self, kind: Kind, ids: Sequence[Id], reason: str) -> tuple[int, Depth]:
+        """Move records to the table of dead letters; the oldest there give way."""
+
+        def work(db: sqlite3.Connection) -> tuple[int, Depth]:
+            gone = 0
+            for first, last in _spans(ids):
+                db.execute(
+                    "INSERT INTO dead (kind, reason, buried_at, frame)"
+                    f" SELECT ?, ?, ?, frame FROM {kind} WHERE id BETWEEN ? AND ? ORDER BY id",
+                    (kind, reason, self._clock.now(), first, last),
+                )
+                gone += self._delete(db, kind, first, last)
+            db.execute("DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?", (_DEAD_KEPT,))
+            return gone, self._depth(db)
+
+        return self._file.transaction(work)
+
+    def renew(self, held: Mapping[Kind, Sequence[Id]]) -> None:
+        """Move this owner's deadlines."""
+        deadline = self._clock.monotonic() + self._lease
+        self._file.transaction(
+            lambda db: db.execute(
+                "UPDATE leases SET deadline = ? WHERE owner = ?", (deadline, self._owner)
+            )
+        )
+
+    def give_back(self, held: Mapping[Kind, Sequence[Id]]) -> None:
+        """Let the leases end now."""
+
+        def work(db: sqlite3.Connection) -> None:
+            for kind, ids in held.items():
+                for first, last in _spans(ids):
+                    db.execute(
+                        "UPDATE leases SET owner = '', deadline = 0"
+                        " WHERE owner = ? AND kind = ? AND first <= ? AND last >= ?",
+                        (self._owner, kind, last, first),
+                    )
+
+        self._file.transaction(work)
+
+    def expire(self, before: float) -> tuple[int, Depth]:
+        """Delete what lies behind the heads and is too old."""
+        if not self._file.read(lambda db: self._is_overdue(db, before)):
+            return 0, self.depth()
+
+        def work(db: sqlite3.Connection) -> tuple[int, Depth]:
+            gone = 0
+            for kind in _KINDS:
+                old = [id_ for id_, frame in self._unclaimed(db, kind) if made_at(frame) < before]
+                gone += sum(self._delete(db, kind, *span) for span in _spans(old))
+            return gone, self._depth(db)
+
+        return self._file.transaction(work)
+
+    def _is_overdue(self, db: sqlite3.Connection, before: float) -> bool:
+        heads = (next(self._unclaimed(db, kind), None) for kind in _KINDS)
+        return any(head is not None and made_at(head[1]) < before for head in heads)
+
+    # -- questions ---------------------------------------------------------------------------
+
+    def depth(self) -> Depth:
+        """Return the counters, which every transaction keeps."""
+        return self._file.read(self._depth)
+
+    def oldest_at(self) -> float | None:
+        """Return the oldest first record's moment."""
+
+        def work(db: sqlite3.Connection) -> float | None:
+            firsts = [
+                db.execute(f"SELECT frame FROM {kind} ORDER BY id LIMIT 1").fetchone()
+                for kind in _KINDS
+            ]
+            return min((made_at(first[0]) for first in firsts if first), default=None)
+
+        return self._file.read(work)
+
+    def holds(self, kind: Kind, first: Id, last: Id) -> bool:
+        """Look for one."""
+        query = f"SELECT 1 FROM {kind} WHERE id BETWEEN ? AND ? LIMIT 1"
+        return self._file.read(lambda db: db.execute(query, (first, last)).fetchone() is not None)
+
+    def waiting(self, limit: int, after: tuple[Kind, Id] | None = None) -> Sequence[Any]:
+        """Return records of the first kind, then of the second."""
+        kind, id_ = after or (_KINDS[0], 0)
+
+        def work(db: sqlite3.Connection) -> list[Any]:
+            found: list[Any] = []
+            for one in _KINDS[_KINDS.index(kind) :]:
+                rows = db.execute(
+                    f"SELECT id, frame FROM {one} WHERE id > ? ORDER BY id LIMIT ?",
+                    (id_ if one == kind else 0, limit - len(found)),
+                )
+                found += [(one, *row) for row in rows]
+            return found
+
+        return self._file.read(work)
+
+    def get(self, name: str) -> bytes | None:
+        """Look it up."""
+
+        def work(db: sqlite3.Connection) -> bytes | None:
+            row = db.execute("SELECT value FROM kept WHERE name = ?", (name,)).fetchone()
+            return None if row is None else bytes(row[0])
+
+        return self._file.read(work)
+
+    def put(self, name: str, value: bytes) -> None:
+        """Replace it."""
+        statement = "INSERT OR REPLACE INTO kept VALUES (?, ?)"
+        self._file.transaction(lambda db: db.execute(statement, (name, value)))
+
+    # -- what operators do -------------------------------------------------------------------
+
+    def dead(self, limit: int, after: Id | None = None) -> Sequence[DeadLetter]:
+        """Return rows of the table of dead letters."""
+        query = (
+            "SELECT id, kind, reason, buried_at, frame FROM dead WHERE id > ? ORDER BY id LIMIT ?"
+        )
+        return self._file.read(
+            lambda db: [DeadLetter(*row) for row in db.execute(query, (after or 0, limit))]
+        )
+
+    def count_dead(self) -> int:
+        """Count them."""
+        query = "SELECT count(*) FROM dead"
+        return int(self._file.read(lambda db: db.execute(query).fetchone()[0]))
+
+    def requeue(self, ids: Sequence[Id]) -> int:
+        """Append them anew."""
+
+        def work(db: sqlite3.Connection) -> int:
+            frames: dict[Kind, list[bytes]] = {kind: [] for kind in _KINDS}
+            for id_ in ids:
+                row = db.execute("SELECT kind, frame FROM dead WHERE id = ?", (id_,)).fetchone()
+                if row is not None and row[0] in frames:
+                    frames[row[0]].append(row[1])
+                    db.execute("DELETE FROM dead WHERE id = ?", (id_,))
+            self._append(db, frames)
+            return sum(map(len, frames.values()))
+
+        return self._file.transaction(work)
+
+    def discard(self, ids: Sequence[Id]) -> int:
+        """Delete them."""
+        statement = "DELETE FROM dead WHERE id = ?"
+
+        def work(db: sqlite3.Connection) -> int:
+            return sum(db.execute(statement, (id_,)).rowcount for id_ in ids)
+
+        return self._file.transaction(work)
+
+    def purge(self) -> int:
+        """Empty both lanes and forget all leases."""
+
+        def work(db: sqlite3.Connection) -> int:
+            gone = self._depth(db).records
+            for kind in _KINDS:
+                db.execute(f"DELETE FROM {kind}")
+            db.execute("DELETE FROM leases")
+            db.execute("UPDATE lanes SET head = tail, divide = 0, records = 0, nbytes = 0")
+            return gone
+
+        gone = self._file.transaction(work)
+        self._file.shrink()
+        return gone
+
+    def abandon(self) -> None:
+        """Leave the file to the parent."""
+        self._file.abandon()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    # -- leases ------------------------------------------------------------------------------
+
+    def _take_over(self, db: sqlite3.Connection) -> Claim | None:
+        """Take a lease that ran out: somebody was killed, or has given it back."""
+        now = self._clock.monotonic()
+        # The clock begins anew when the machine does: a deadline far ahead is of another life.
+        query = (
+            "SELECT id, kind, first, last, size, batch_id, created_at FROM leases"
+            " WHERE owner <> ? AND (deadline <= ? OR deadline > ?) ORDER BY id"
+        )
+        late = db.execute(query, (self._owner, now, now + 2 * self._lease + 60)).fetchall()
+        for lease, kind, first, last, size, batch_id, created_at in late:
+            entries = db.execute(
+                f"SELECT id, frame FROM {kind} WHERE id BETWEEN ? AND ? ORDER BY id", (first, last)
+            ).fetchall()
+            if not entries:
+                db.execute("DELETE FROM leases WHERE id = ?", (lease,))
+                continue
+            db.execute(
+                "UPDATE leases SET owner = ?, deadline = ? WHERE id = ?",
+                (self._owner, now + self._lease, lease),
+            )
+            if len(entries) == size:
+                return Claim(kind, entries, batch_id, created_at)
+            return Claim(kind, entries)
+        return None
+
+    def _claim_new(
+        self, db: sqlite3.Connection, limit: int, max_bytes: int, batch_id: str, created_at: float
+    ) -> Claim | None:
+        lanes = [lane for kind in _KINDS if (lane := Lane.of(db, kind)).is_open]
+        if len(lanes) > 1:
+            lanes.sort(key=lambda lane: lane.next_at(db))
+        for lane in lanes:
+            self._is_fresh_turn = not self._is_fresh_turn
+            entries = lane.take(
+                db, limit, max_bytes, stale_at=self._clock.now() - _STALE, fresh=self._is_fresh_turn
+            )
+            if entries:
+                db.execute(
+                    "INSERT INTO leases (kind, first, last, size, owner, deadline, batch_id,"
+                    " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        lane.kind,
+                        entries[0][0],
+                        entries[-1][0],
+                        len(entries),
+                        self._owner,
+                        self._clock.monotonic() + self._lease,
+                        batch_id,
+                        created_at,
+                    ),
+                )
+                return Claim(lane.kind, entries)
+        return None
+
+    def _unclaimed(self, db: sqlite3.Connection, kind: Kind) -> Iterator[tuple[int, bytes]]:
+        lane = Lane.of(db, kind)
+        for low, high in lane.spans:
+            query = f"SELECT id, frame FROM {kind} WHERE id > ? AND id <= ? ORDER BY id"
+            yield from db.execute(query, (low, high))
+
+    def _evict(self, db: sqlite3.Connection) -> int:
+        """Delete the oldest that nobody holds until the bounds are kept."""
+        lost = 0
+        while True:
+            depth = self._depth(db)
+            over = depth.records - self._max_records
+            over_bytes = depth.nbytes - self._max_bytes
+            if over <= 0 and over_bytes <= 0:
+                return lost
+            gone = self._evict_some(db, over, over_bytes)
+            if gone == 0:
+                return lost
+            lost += gone
+
+    def _evict_some(self, db: sqlite3.Connection, over: int, over_bytes: int) -> int:
+        heads = {kind: next(self._unclaimed(db, kind), None) for kind in _KINDS}
+        open_ = {kind: made_at(head[1]) for kind, head in heads.items() if head is not None}
+        if not open_:
+            return 0
+        kind = min(open_, key=lambda one: open_[one])
+        until = min((moment for one, moment in open_.items() if one != kind), default=float("inf"))
+        ids: list[int] = []
+        for id_, frame in self._unclaimed(db, kind):
+            too_many = len(ids) < over or over_bytes > 0
+            if not too_many or len(ids) >= _EVICTED_AT_A_TIME or (ids and made_at(frame) > until):
+                break
+            ids.append(id_)
+            over_bytes -= len(frame)
+        return sum(self._delete(db, kind, *span) for span in _spans(ids))
+
+    def _delete(self, db: sqlite3.Connection, kind: Kind, first: int, last: int) -> int:
+        span = (first, last)
+        nbytes, gone = db.execute(
+            f"SELECT total(length(frame)), count(*) FROM {kind} WHERE id BETWEEN ? AND ?", span
+        ).fetchone()
+        if gone:
+            db.execute(f"DELETE FROM {kind} WHERE id BETWEEN ? AND ?", span)
+            db.execute(
+                "UPDATE lanes SET records = records - ?, nbytes = nbytes - ? WHERE kind = ?",
+                (gone, int(nbytes), kind),
+            )
+        db.execute(
+            "DELETE FROM leases WHERE kind = ? AND first <= ? AND last >= ? AND NOT EXISTS"
+            f" (SELECT 1 FROM {kind} WHERE id BETWEEN leases.first AND leases.last)",
+            (kind, last, first),
+        )
+        return int(gone)
+
+    def _depth(self, db: sqlite3.Connection) -> Depth:
+        row = db.execute("SELECT total(records), total(nbytes) FROM lanes").fetchone()
+        return Depth(int(row[0]), int(row[1]), self._file.generation)
+
+
+def _spans(ids: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Return the first and the last of each run of consecutive ids."""
+    if not ids:
+        return
+    ordered = sorted(ids)
+    first = last = ordered[0]
+    for id_ in ordered:
+        if id_ > last + 1:
+            yield first, last
+            first = id_
+        last = id_
+    yield first, last

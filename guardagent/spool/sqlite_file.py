@@ -1,0 +1,232 @@
+"""The connection to a spool's file: opened when needed, made anew when the file is gone or broken.
+
+Owns: one connection, its lock, the file's schema. In: work to be done in a transaction. Out: its
+result, or SpoolError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from guardagent._log import say
+from guardagent.errors import SpoolError
+
+__all__ = ["SQLiteFile"]
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+#: Seconds to wait for another process's transaction.
+_PATIENCE = 2.0
+#: Kept in the file for the next burst, in pages; what is beyond goes back to the file system.
+_SPARE_PAGES = 1_024
+_LOG_BYTES = 4 * 1024 * 1024
+_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE events (id INTEGER PRIMARY KEY, frame BLOB NOT NULL);
+CREATE TABLE metrics (id INTEGER PRIMARY KEY, frame BLOB NOT NULL);
+CREATE TABLE lanes (
+    kind TEXT PRIMARY KEY, head INTEGER NOT NULL, divide INTEGER NOT NULL, fresh INTEGER NOT NULL,
+    tail INTEGER NOT NULL, records INTEGER NOT NULL, nbytes INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO lanes VALUES ('events', 0, 0, 0, 0, 0, 0), ('metrics', 0, 0, 0, 0, 0, 0);
+CREATE TABLE leases (
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    size INTEGER NOT NULL, owner TEXT NOT NULL, deadline REAL NOT NULL, batch_id TEXT NOT NULL,
+    created_at REAL NOT NULL
+);
+CREATE TABLE dead (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, reason TEXT NOT NULL,
+    buried_at REAL NOT NULL, frame BLOB NOT NULL
+);
+CREATE TABLE kept (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+"""
+_GENERATION = "generation"
+
+#: Connections of a parent process, kept for ever: SQLite forbids even to close them in a child.
+_inherited: list[Any] = []
+
+
+class SQLiteFile:
+    """Runs work in transactions; thread-safe, one at a time.
+
+    Args:
+        path: of the file; made when it is missing, readable by its owner only.
+        fsync: wait for the disk with each transaction.
+    """
+
+    def __init__(self, path: Path, *, fsync: bool) -> None:
+        self.path = path
+        #: Random text made together with the file.
+        self.generation = ""
+        self._fsync = fsync
+        self._lock = threading.Lock()  # guards the connection, which serves one thread at a time
+        self._connection: sqlite3.Connection | None = None
+        self._inode: tuple[int, int] | None = None
+
+    def transaction(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Do work that is done whole or not at all.
+
+        Raises:
+            SpoolError: it was not done.
+        """
+        with self._lock, self._guarded():
+            db = self._open()
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(db)
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:  # a full disk ends it by itself
+                    db.execute("ROLLBACK")
+                raise
+            return result
+
+    def read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Ask without locking anybody out.
+
+        Raises:
+            SpoolError: there is no answer.
+        """
+        with self._lock, self._guarded():
+            db = self._open()
+            db.execute("BEGIN")
+            try:
+                return work(db)
+            finally:
+                if db.in_transaction:
+                    db.execute("COMMIT")
+
+    def shrink(self) -> None:
+        """Give the file system back what the file does not need."""
+        with self._lock, self._guarded():
+            db = self._open()
+            (spare,) = db.execute("PRAGMA freelist_count").fetchone()
+            if spare > _SPARE_PAGES:
+                (pages,) = db.execute("PRAGMA page_count").fetchone()
+                if spare > pages // 2:
+                    db.execute(f"PRAGMA incremental_vacuum({_SPARE_PAGES})").fetchall()
+
+    def abandon(self) -> None:
+        """Forget the connection in a forked child; the parent goes on using it."""
+        self._lock = threading.Lock()
+        if self._connection is not None:
+            _inherited.append(self._connection)
+            self._connection = None
+
+    def close(self) -> None:
+        """Close the connection; the next work opens it again."""
+        with self._lock:
+            self._drop()
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Any:
+        """Turn errors of SQLite's into ours; a broken file is put aside."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if _is_broken(error):
+                self._put_aside(error)
+            elif isinstance(error, sqlite3.OperationalError):
+                self._drop()  # a disk that was full or a file that was read-only may be mended
+            raise SpoolError(f"{self.path}: {error}") from error
+        except OSError as error:
+            raise SpoolError(f"{self.path}: {error.strerror or error}") from error
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None and self._inode == _inode(self.path):
+            return self._connection
+        self._drop()  # or somebody has deleted the file under us
+        if not self.path.exists():
+            flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
+            with contextlib.suppress(FileExistsError):  # another process was quicker
+                os.close(os.open(self.path, flags, 0o600))
+        db = sqlite3.connect(
+            self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._prepare(db)
+        except BaseException:
+            db.close()
+            raise
+        self._connection, self._inode = db, _inode(self.path)
+        return db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+        db.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
+        if version == 0:
+            _create(db)
+        elif version != _VERSION:
+            raise SpoolError(
+                f"{self.path}: a spool of version {version}; this release knows {_VERSION} only"
+            )
+        row = db.execute("SELECT value FROM kept WHERE name = ?", (_GENERATION,)).fetchone()
+        self.generation = bytes(row[0]).decode() if row else ""
+
+    def _put_aside(self, error: sqlite3.Error) -> None:
+        """Rename a file that is no database, so that a new one can take its place."""
+        inode, self._connection = self._inode, None
+        if inode is not None and inode != _inode(self.path):
+            return  # another process has done it
+        aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}")
+        with contextlib.suppress(OSError):  # told by the error that is raised in any case
+            self.path.rename(aside)
+            for suffix in ("-wal", "-shm"):
+                side = self.path.with_name(self.path.name + suffix)
+                if side.exists():
+                    side.rename(aside.with_name(aside.name + suffix))
+            message = "The spool %s is damaged (%s); it was put aside as %s."
+            say(_log, logging.ERROR, message, self.path, error, aside.name)
+
+
+def _create(db: sqlite3.Connection) -> None:
+    db.execute("BEGIN EXCLUSIVE")
+    try:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version == 0:  # nobody was quicker
+            for statement in _SCHEMA.split(";\n"):
+                db.execute(statement)
+            db.execute(
+                "INSERT INTO kept VALUES (?, ?)", (_GENERATION, os.urandom(8).hex().encode())
+            )
+            db.execute(f"PRAGMA user_version = {_VERSION}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - half the price of Path.stat, paid each time
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _is_broken(error: sqlite3.Error) -> bool:
+    """Tell whether the file itself is damaged, or no database at all."""
+    if type(error) is not sqlite3.DatabaseError:
+        return False
+    return "malformed" in str(error) or "not a database" in str(error)
