@@ -153,6 +153,8 @@ class Pipeline:
                 self._clock,
                 self._control_bell,
                 self.status,
+                keep=self._spool.put,
+                recall=self._spool.get,
             )
 
     def _build_loops(self) -> None:
@@ -292,6 +294,8 @@ class Pipeline:
 
     def stats(self) -> Stats:
         """Return a snapshot."""
+        control = self.control
+        rules = None if control is None else control.rules()
         return self.ledger.snapshot(
             now=self._clock.monotonic(),
             pending=self.pending,
@@ -301,6 +305,10 @@ class Pipeline:
             spool_bytes=self._spool.nbytes(),
             spool_pending=self._spool.pending(),
             spooled=self._spool.balance(),
+            rules_id=None if rules is None else rules.rule_id,
+            rules_version=None if rules is None else rules.version,
+            rules_age=None if control is None else control.rules_age(),
+            rules_stale=control is not None and control.is_stale(),
             pid=self.pid,
             threads_alive=sum(loop.is_alive() for loop in self._loops),
         )
@@ -315,9 +323,7 @@ class Pipeline:
                 if control is None
                 else control.unreported(losses)
             )
-        rules = None if control is None else control.rules()
-        age = None if control is None else control.rules_age()
-        return self._health.report(self.stats(), dropped, rules, age)
+        return self._health.report(self.stats(), dropped)
 
     def _tear_down(self, deadline: float) -> None:
         self.is_closed = True

@@ -12,7 +12,6 @@ from guardagent._clock import Clock
 from guardagent._version import __version__
 from guardagent.config import AgentConfig
 from guardagent.plain import wire_time
-from guardagent.rules import DynamicRules
 from guardagent.status import EXPECTED, AgentStatus, Stats
 
 __all__ = ["Health"]
@@ -32,13 +31,7 @@ class Health:
         #: (when, delivered, lost) at earlier judgements, a second apart; only ever appended to.
         self._marks: deque[tuple[float, int, int]] = deque([(self._started_at, 0, 0)], maxlen=1_000)
 
-    def report(
-        self,
-        stats: Stats,
-        dropped: Mapping[str, int],
-        rules: DynamicRules | None,
-        rules_age: float | None,
-    ) -> AgentStatus:
+    def report(self, stats: Stats, dropped: Mapping[str, int]) -> AgentStatus:
         """Return the status as of now; `dropped` is what the report says of losses."""
         now = self._clock.monotonic()
         errors = self._errors(stats, now)
@@ -55,8 +48,11 @@ class Health:
             dropped=dropped,
             breaker=stats.breaker,
             durable=stats.durable,
-            rules_version=None if rules is None else rules.version,
-            rules_age=rules_age,
+            spool_bytes=stats.spool_bytes,
+            rules_id=stats.rules_id,
+            rules_version=stats.rules_version,
+            rules_age=stats.rules_age,
+            rules_stale=stats.rules_stale,
             agent_version=__version__,
             guard_version=self._config.guard_version,
             guard_core_version=self._config.guard_core_version,

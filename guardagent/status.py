@@ -104,6 +104,9 @@ class Stats:
         spool_bytes: encoded bytes in the spool.
         spool_pending: records in the spool.
         spooled: records this agent put into the spool less those it took out, delivered or lost.
+        rules_id: of the rules in force, as are the three below; None without any.
+        rules_age: seconds since the backend last confirmed them.
+        rules_stale: True when it should have confirmed them and did not.
         last_success_age: seconds since the backend accepted something, None before.
         last_error: one line on the last failure, None when there was none since the last success.
         threads_alive: running threads of the agent.
@@ -125,6 +128,10 @@ class Stats:
     threads_alive: int
     spool_pending: int = 0
     spooled: int = 0
+    rules_id: str | None = None
+    rules_version: int | None = None
+    rules_age: float | None = None
+    rules_stale: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -154,8 +161,11 @@ class AgentStatus:
     dropped: Mapping[str, int]
     breaker: str
     durable: bool
+    spool_bytes: int
+    rules_id: str | None
     rules_version: int | None
     rules_age: float | None
+    rules_stale: bool
     agent_version: str
     guard_version: str | None
     guard_core_version: str | None

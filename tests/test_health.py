@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
-from guardagent import AgentStatus, DynamicRules, __version__
+from guardagent import AgentStatus, __version__
 from guardagent.health import Health
 from guardagent.status import DROP_REASONS, Stats
 from guardagent.testing import ManualClock
@@ -53,7 +53,7 @@ class Patient:
     def look(self, *, after: float = 0.0, **given: Any) -> AgentStatus:
         """Let some seconds pass, then judge."""
         self.clock.advance(after)
-        return self._health.report(stats(**given), {}, None, None)
+        return self._health.report(stats(**given), {})
 
 
 # -- what is reported ----------------------------------------------------------------------------
@@ -72,12 +72,21 @@ def test_every_field_says_what_it_is_named_for() -> None:
     clock = ManualClock()
     health = Health(config(guard_version="7.0.0", guard_core_version="3.1.0"), clock)
     clock.advance(90.5)
-    rules = DynamicRules(version=8)
     now = stats(
-        delivered=900, pending=7, overflow=3, expired=2, last_success_age=30.5, durable=True
+        delivered=900,
+        pending=7,
+        overflow=3,
+        expired=2,
+        last_success_age=30.5,
+        durable=True,
+        spool_bytes=3_500,
+        rules_id="shop",
+        rules_version=8,
+        rules_age=12.5,
+        rules_stale=True,
     )
 
-    report = health.report(now, {"overflow": 1}, rules, 12.5)
+    report = health.report(now, {"overflow": 1})
 
     assert attrs.asdict(report) == {
         "timestamp": "2027-01-15T08:01:30.500000+00:00",
@@ -91,8 +100,11 @@ def test_every_field_says_what_it_is_named_for() -> None:
         "dropped": {"overflow": 1},
         "breaker": "closed",
         "durable": True,
+        "spool_bytes": 3_500,
+        "rules_id": "shop",
         "rules_version": 8,
         "rules_age": 12.5,
+        "rules_stale": True,
         "agent_version": __version__,
         "guard_version": "7.0.0",
         "guard_core_version": "3.1.0",
@@ -258,14 +270,14 @@ def test_two_threads_may_ask_at_once(number: int) -> None:
     clock = ManualClock()
     health = Health(config(), clock)
     clock.advance(1.0)
-    health.report(stats(), {}, None, None)
+    health.report(stats(), {})
     clock.advance(400.0)
     count = itertools.count()
     threads: list[threading.Thread] = []
     seen: list[AgentStatus] = []
 
     def ask() -> None:
-        seen.append(health.report(stats(overflow=10), {}, None, None))
+        seen.append(health.report(stats(overflow=10), {}))
 
     def ask_elsewhere() -> None:
         if next(count) == number:
