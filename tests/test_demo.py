@@ -16,13 +16,13 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from guardagent import SecurityEvent, SecurityMetric
+from guardagent import DynamicRules, SecurityEvent, SecurityMetric
 from guardagent.cli.commands import guardagent
 from guardagent.cli.stage import audience, print_outcome
 from guardagent.demo.outcome import Outcome
 from guardagent.demo.play import Play, Scene
 from guardagent.demo.probe import Latency, Probe
-from guardagent.demo.shop import create_shop
+from guardagent.demo.shop import BLOCKED, create_shop
 from guardagent.demo.traffic import Traffic, Visit, visits
 from guardagent.status import Stats
 
@@ -48,7 +48,11 @@ def test_it_ends_by_itself_and_balances() -> None:
     assert rows["Arrived"].startswith(f"{captured}, ")
     assert rows["A capture took"].startswith("p50 ")
     assert f"Every one of {captured} captures arrived exactly once." in result.stdout
-    for act in ("The shop is open", "The collector is away", "The collector is back"):
+    blocked = int(rows["Rule pushed"].split("), ")[1].split()[0])
+    assert blocked > 0
+    assert "Every visit from the address that was blocked was turned away." in result.stdout
+    acts = ("The shop is open", "A rule is pushed", "The rule is in force")
+    for act in (*acts, "The collector is away", "The collector is back"):
         assert f"\n{act}: captured" in "\n" + result.stdout
 
 
@@ -93,6 +97,10 @@ def _outcome(**fields: Any) -> Outcome:
         "latency": Latency(p50=5e-6, p99=90e-6, worst=0.001),
         "outage": 4.04,
         "outage_captures": 1,
+        "poll_interval": 0.75,
+        "rule_delay": 0.5,
+        "rule_visits": 2,
+        "blocked": 2,
         "seconds": 15.2,
         **fields,
     }
@@ -114,6 +122,9 @@ def test_balanced_books_have_no_fault() -> None:
         ({"arrived": dict.fromkeys("abcd", 1)}, "1 arrived that nobody captured"),
         ({"keys": ["a", "b", "c", "c"]}, "two captures had the same key"),
         ({"outage_captures": 0}, "nothing was captured while the collector was away"),
+        ({"rule_delay": None}, "the rule that was pushed never came into force"),
+        ({"rule_visits": 0}, "nobody came from the address that was blocked"),
+        ({"blocked": 1}, "of 2 visits from a blocked address only 1 were turned away"),
         ({"visit_failures": ["GET /: gone"]}, "1 visits failed: ['GET /: gone']"),
         (
             {"stats": _stats(delivered=2, dropped={"overflow": 1})},
@@ -174,6 +185,7 @@ def test_the_table_has_it_all() -> None:
         "Delivered": "3 (0 bytes)",
         "Retried": "0 requests",
         "Dropped": "0",
+        "Rule pushed": "in force 0.50 s later (polled every 0.75 s), 2 visits blocked",
         "Collector away": "4.0 s, 1 captured meanwhile",
         "Arrived": "3, 1 of them more than once",
         "A capture took": "p50 5 us, p99 90 us, at most 1000 us",
@@ -184,9 +196,9 @@ def test_the_table_has_it_all() -> None:
 def _scenes() -> list[Scene]:
     stats = _stats(pending=2, retried=1)
     return [
-        Scene("The shop is open", 0.0, 3, 1, stats),
-        Scene("The shop is open", 0.2, 3, 1, stats),
-        Scene("The collector is away", 0.4, 3, 1, stats),
+        Scene("The shop is open", 0.0, 3, 1, 0, stats),
+        Scene("The shop is open", 0.2, 3, 1, 0, stats),
+        Scene("The collector is away", 0.4, 3, 1, 2, stats),
     ]
 
 
@@ -199,8 +211,8 @@ def test_without_a_terminal_each_act_is_a_line() -> None:
 
     counts = "captured 3  delivered 3  pending 2  retried 1  dropped 0"
     assert console.export_text().splitlines() == [
-        f"The shop is open: {counts}",
-        f"The collector is away: {counts}",
+        f"The shop is open: {counts}  blocked 0",
+        f"The collector is away: {counts}  blocked 2",
     ]
 
 
@@ -294,6 +306,23 @@ def test_the_shop_reports_who_hammers(shop: FlaskClient, captured: list[Any]) ->
     assert shop.get("/", headers=other).status_code == 200
 
 
+def test_the_shop_obeys_the_rules(captured: list[Any]) -> None:
+    """Who is on the list is turned away and reported; who is not is served, and so is he before."""
+    rules: list[DynamicRules] = []
+    shop = create_shop(
+        lambda item: not captured.append(item), lambda: rules[-1] if rules else None
+    ).test_client()
+    listed, other = {"X-Forwarded-For": "203.0.113.66"}, {"X-Forwarded-For": "198.51.100.1"}
+    before = shop.get("/", headers=listed).status_code
+    rules.append(DynamicRules.from_mapping({"ip_blacklist": ["203.0.113.66"]}))
+    after = [shop.get("/", headers=sender).status_code for sender in (listed, other)]
+
+    assert (before, after) == (200, [403, 200])
+    (blocked,) = [item for item in captured if isinstance(item, SecurityEvent)]
+    assert (blocked.event_type, blocked.ip_address) == (BLOCKED, "203.0.113.66")
+    assert blocked.reason == "ip_blacklist: 203.0.113.66"
+
+
 def test_visitors_are_ordinary_and_hostile() -> None:
     """The traffic has both, from different senders, and the same again for the same seed."""
     source = visits(random.Random(7))
@@ -353,10 +382,16 @@ def test_the_probe_keeps_keys_and_times() -> None:
     assert taken == [True, False]
     assert probe.keys() == [first.idempotency_key, second.idempotency_key]
     assert probe.count == 2
+    assert (probe.count_of("a"), probe.count_of("b")) == (1, 0)
     assert 0 < probe.latency().p50 <= probe.latency().worst
 
 
 def _rows(text: str) -> dict[str, str]:
-    """Read the table back."""
-    cells = [line.split("│") for line in text.splitlines() if line.startswith("│")]
-    return {parts[1].strip(): parts[2].strip() for parts in cells}
+    """Read the table back; a long cell goes on in the lines below its name."""
+    rows: dict[str, str] = {}
+    for line in text.splitlines():
+        if line.startswith("│"):
+            name, value = (part.strip() for part in line.split("│")[1:3])
+            last = name or [*rows][-1]
+            rows[last] = f"{rows.get(last, '')} {value}".strip()
+    return rows

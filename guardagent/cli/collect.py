@@ -5,10 +5,11 @@ from __future__ import annotations
 import ipaddress
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from guardagent import ConfigError
 from guardagent.cli.interrupts import Interrupts
 from guardagent.collector import Collector, CollectorServer, Store, StoreError
 from guardagent.collector.answers import Refused
@@ -43,6 +44,15 @@ _PATIENCE = 0.25
 )
 @click.option("--secret", metavar="TEXT", help="Require bodies signed with this secret.")
 @click.option(
+    "--encryption-key",
+    "encryption_keys",
+    multiple=True,
+    metavar="KEY",
+    envvar="GUARDAGENT_PROJECT_ENCRYPTION_KEY",
+    help="Open sealed batches with this project key; may be repeated."
+    "  [env: GUARDAGENT_PROJECT_ENCRYPTION_KEY]",
+)
+@click.option(
     "--db",
     type=click.Path(dir_okay=False, path_type=Path),
     help="SQLite file to keep everything in; without, it is gone at the end.",
@@ -50,7 +60,8 @@ _PATIENCE = 0.25
 @click.option(
     "--rules",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="JSON file with the rules to hand out; read anew for each agent that asks.",
+    help="JSON file with the rules to hand out; read anew for each agent that asks. See"
+    ' "guardagent rules".',
 )
 @click.option(
     "--keep",
@@ -66,6 +77,7 @@ def collect(
     port: int,
     api_keys: tuple[str, ...],
     secret: str | None,
+    encryption_keys: tuple[str, ...],
     db: Path | None,
     rules: Path | None,
     keep: int,
@@ -83,7 +95,13 @@ def collect(
     except StoreError as error:
         raise click.ClickException(str(error)) from error
     with store:
-        app = Collector(store, api_keys=api_keys, signing_secret=secret, rules=rules)
+        app = _app(
+            store,
+            api_keys=api_keys,
+            signing_secret=secret,
+            encryption_keys=encryption_keys,
+            rules=rules,
+        )
         server = CollectorServer(app=app, host=host, port=port)
         begin = store.last_id
         with Interrupts() as interrupts:
@@ -94,6 +112,15 @@ def collect(
                         "Anybody who reaches this address is let in: see --api-key.", err=True
                     )
                 _follow(store, view, server.stop, lambda: interrupts.came, after=begin)
+
+
+def _app(store: Store, **settings: Any) -> Collector:
+    try:
+        return Collector(store, **settings)
+    except ConfigError as error:
+        # It speaks of an agent's setting; here an option has that value.
+        reason = str(error).replace("project_encryption_key", "--encryption-key")
+        raise click.ClickException(reason) from error
 
 
 def _follow(

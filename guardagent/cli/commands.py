@@ -7,6 +7,7 @@ import click
 from guardagent import __version__
 from guardagent.cli.collect import collect
 from guardagent.cli.demo import demo
+from guardagent.cli.rules import rules
 from guardagent.cli.send import send
 
 __all__ = ["guardagent"]
@@ -18,10 +19,11 @@ def guardagent() -> None:
     """Report security events from Python applications.
 
     "demo" shows the agent at work. "send" tries your backend. "collect" is a
-    backend for development.
+    backend for development, and "rules" changes what it tells its agents.
     """
 
 
 guardagent.add_command(collect)
 guardagent.add_command(demo)
+guardagent.add_command(rules)
 guardagent.add_command(send)

@@ -1,4 +1,4 @@
-"""`guardagent demo`: the agent at work, with a backend that goes away and comes back."""
+"""`guardagent demo`: the agent at work, with a rule from a backend that goes away and returns."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ __all__ = ["demo"]
     help="How long it takes, about.",
 )
 def demo(seconds: float) -> None:
-    """Show a Flask application that reports to a backend which goes away.
+    """Show a Flask application that reports to a backend and obeys its rules.
 
-    Everything runs on this machine, over real HTTP on loopback, and ends by
-    itself: with status 0 when every event and metric arrived exactly once,
-    and with a reason otherwise.
+    A rule that blocks an attacker is pushed while the application runs; then
+    the backend goes away for a while. Everything runs on this machine, over
+    real HTTP on loopback, and ends by itself: with status 0 when every event
+    and metric arrived exactly once and the rule was obeyed, and with a reason
+    otherwise.
     """
     with extra("demo", "flask", "werkzeug"):
         from guardagent.demo import Play
@@ -38,3 +40,4 @@ def demo(seconds: float) -> None:
     if faults:
         raise click.ClickException("; ".join(faults))
     click.echo(f"Every one of {len(outcome.keys)} captures arrived exactly once.")
+    click.echo("Every visit from the address that was blocked was turned away.")

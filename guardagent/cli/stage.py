@@ -77,7 +77,7 @@ def _counts(scene: Scene) -> str:
     dropped = sum(stats.dropped.values())
     return (
         f"captured {scene.captured}  delivered {stats.delivered}  pending {stats.pending}  "
-        f"retried {stats.retried}  dropped {dropped}"
+        f"retried {stats.retried}  dropped {dropped}  blocked {scene.blocked}"
     )
 
 
@@ -89,6 +89,9 @@ def _rows(outcome: Outcome) -> Iterator[tuple[str, str]]:
     yield "Delivered", f"{stats.delivered} ({stats.bytes_sent} bytes)"
     yield "Retried", f"{stats.retried} requests"
     yield "Dropped", str(outcome.dropped)
+    delay = "never" if outcome.rule_delay is None else f"{outcome.rule_delay:.2f} s later"
+    polled = f"polled every {outcome.poll_interval:.2f} s"
+    yield "Rule pushed", f"in force {delay} ({polled}), {outcome.blocked} visits blocked"
     yield "Collector away", f"{outcome.outage:.1f} s, {outcome.outage_captures} captured meanwhile"
     yield "Arrived", f"{len(outcome.arrived)}, {outcome.repeated} of them more than once"
     yield (

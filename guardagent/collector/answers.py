@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Answer", "Refused", "accepted", "refusal"]
+__all__ = ["Answer", "Refused", "accepted", "refusal", "told"]
 
 
 @attrs.frozen
@@ -51,8 +51,12 @@ class Refused(Exception):  # noqa: N818 - it is an answer, not a failure
 
 def accepted(count: int, duplicates: int) -> Answer:
     """Say that everything is kept: `count` new ones, `duplicates` known by their keys."""
-    body = {"success": True, "accepted": count, "duplicates": duplicates}
-    return Answer(HTTPStatus.OK, json.dumps(body).encode())
+    return told({"success": True, "accepted": count, "duplicates": duplicates})
+
+
+def told(document: Mapping[str, Any], headers: tuple[tuple[str, str], ...] = ()) -> Answer:
+    """Answer with a JSON object."""
+    return Answer(HTTPStatus.OK, json.dumps(document).encode(), headers)
 
 
 def refusal(refused: Refused) -> Answer:

@@ -47,6 +47,9 @@ class Counts:
     accepted: int
     duplicates: int
 
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.accepted + other.accepted, self.duplicates + other.duplicates)
+
 
 @attrs.frozen
 class Arrival:

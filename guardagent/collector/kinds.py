@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
 __all__ = [
+    "COUNTS",
     "FALSE",
     "INTEGER",
     "KEY",
@@ -107,6 +108,10 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
+def _is_counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_integer(n) and n >= 0 for n in value.values())
+
+
 TEXT = Kind("a string", lambda value: isinstance(value, str))
 NAME = Kind("a string that is not empty", lambda value: isinstance(value, str) and value != "")
 KEY = Kind("a string of 1 to 128 printable characters", _is_key)
@@ -117,3 +122,4 @@ FALSE = Kind("false", lambda value: value is False)
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 LIST = Kind("an array", lambda value: isinstance(value, list))
 TEXTS = Kind("an array of strings", _is_texts)
+COUNTS = Kind("an object of integers, none below 0", _is_counts)

@@ -12,7 +12,7 @@ from guardagent.collector.database import open_database, transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -88,21 +88,22 @@ class Store:
         Raises:
             sqlite3.Error: nothing was kept.
         """
-        accepted = duplicates = 0
-        sender = (origin.project_id, origin.agent, origin.agent_version, origin.batch_id)
-        tail = (*map(_storable, sender), self._clock.now())
+        return self.add_all({kind: items}, origin)
+
+    def add_all(self, items: Mapping[Kind, Iterable[Item]], origin: Origin) -> Counts:
+        """Keep items of several kinds, together or not at all.
+
+        Raises:
+            sqlite3.Error: nothing was kept.
+        """
+        counts = Counts(0, 0)
         with self._transaction() as connection:
-            for item in items:
-                row = (kind, item.key, _storable(item.type), *tail, item.body)
-                if connection.execute(_INSERT, row).rowcount:
-                    accepted += 1
-                else:
-                    connection.execute(_REPEAT, (kind, item.key))
-                    duplicates += 1
-            self._forget(connection, kind)
+            for kind, some in items.items():
+                counts += self._insert(connection, kind, some, origin)
+                self._forget(connection, kind)
             last = _newest_id(connection)
-        self._announce(last, duplicates)
-        return Counts(accepted, duplicates)
+        self._announce(last, counts.duplicates)
+        return counts
 
     def arrivals(
         self, *, after: int = 0, kind: Kind | None = None, limit: int = 1_000
@@ -149,6 +150,21 @@ class Store:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _insert(
+        self, connection: sqlite3.Connection, kind: Kind, items: Iterable[Item], origin: Origin
+    ) -> Counts:
+        accepted = duplicates = 0
+        sender = (origin.project_id, origin.agent, origin.agent_version, origin.batch_id)
+        tail = (*map(_storable, sender), self._clock.now())
+        for item in items:
+            row = (kind, item.key, _storable(item.type), *tail, item.body)
+            if connection.execute(_INSERT, row).rowcount:
+                accepted += 1
+            else:
+                connection.execute(_REPEAT, (kind, item.key))
+                duplicates += 1
+        return Counts(accepted, duplicates)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -14,7 +14,14 @@ from guardagent.events import METRIC_TYPES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MAX_PROBLEMS", "STATUS_NAMES", "batch_problems", "status_problems"]
+__all__ = [
+    "MAX_PROBLEMS",
+    "STATUS_NAMES",
+    "batch_problems",
+    "envelope_problems",
+    "sealed_problems",
+    "status_problems",
+]
 
 #: How many problems one answer lists; the rest is told as a number.
 MAX_PROBLEMS = 20
@@ -41,6 +48,16 @@ def batch_problems(body: object, *, filled: str) -> list[str]:
     return _bounded(_in_batch(body, filled))
 
 
+def envelope_problems(body: object) -> list[str]:
+    """List what is wrong with the envelope of a sealed batch (WIRE.md 5)."""
+    return _bounded(_in_object(body, _ENVELOPE, "body", ""))
+
+
+def sealed_problems(payload: object) -> list[str]:
+    """List what is wrong with what was sealed: events and metrics, both may hold something."""
+    return _bounded(_in_sealed(payload))
+
+
 def status_problems(body: object) -> list[str]:
     """List what is wrong with a status report; an empty list means it can be taken."""
     return _bounded(_in_object(body, _STATUS, "body", ""))
@@ -63,8 +80,20 @@ def _in_batch(body: object, filled: str) -> Iterator[str]:
         if items and name != filled:
             yield _problem(name, items, f"an empty array at the address for {filled}")
             continue
-        for index, item in enumerate(items):
-            yield from _in_item(name, index, item)
+        yield from _in_items(name, items)
+
+
+def _in_sealed(payload: object) -> Iterator[str]:
+    yield from _in_object(payload, _SEALED, "payload", "")
+    if isinstance(payload, dict):
+        for name in ("events", "metrics"):
+            items = payload.get(name)
+            yield from _in_items(name, items if isinstance(items, list) else [])
+
+
+def _in_items(name: str, items: list[Any]) -> Iterator[str]:
+    for index, item in enumerate(items):
+        yield from _in_item(name, index, item)
 
 
 def _in_item(name: str, index: int, item: Any) -> Iterator[str]:
@@ -112,6 +141,15 @@ _BATCH = (
     *_optional(or_null(kinds.TEXT), "guard_version", "guard_core_version"),
 )
 
+_ENVELOPE = (
+    _Field("encrypted_payload", kinds.TEXT),
+    _Field("batch_id", kinds.KEY),
+    _Field("agent_version", kinds.TEXT),
+    *_optional(or_null(kinds.TEXT), "guard_version", "guard_core_version"),
+)
+
+_SEALED = (_Field("events", kinds.LIST), _Field("metrics", kinds.LIST))
+
 _EVENT = (
     _Field("idempotency_key", kinds.KEY),
     _Field("timestamp", kinds.TIME),
@@ -144,4 +182,6 @@ _STATUS = (
     _Field("buffer_size", kinds.INTEGER),
     *_optional(or_null(kinds.TIME), "last_flush"),
     *_optional(kinds.TEXTS, "errors"),
+    # An agent of ours gives an account of its losses as well.
+    *_optional(kinds.COUNTS, "dropped"),
 )

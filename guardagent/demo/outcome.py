@@ -29,6 +29,10 @@ class Outcome:
         latency: of the captures.
         outage: seconds without a collector.
         outage_captures: captures in that time.
+        poll_interval: seconds between two looks of the agent for rules.
+        rule_delay: seconds from the push of the rule until it was in force; None: never.
+        rule_visits: visits of the address it blocks that began after that.
+        blocked: visits that were turned away for it.
         seconds: the whole demonstration.
     """
 
@@ -40,6 +44,10 @@ class Outcome:
     latency: Latency
     outage: float
     outage_captures: int
+    poll_interval: float
+    rule_delay: float | None
+    rule_visits: int
+    blocked: int
     seconds: float
 
     @property
@@ -66,6 +74,10 @@ class Outcome:
             f"{len(self.visit_failures)} visits failed: {self.visit_failures[:1]}": bool(
                 self.visit_failures
             ),
+            "the rule that was pushed never came into force": self.rule_delay is None,
+            "nobody came from the address that was blocked": not self.rule_visits,
+            f"of {self.rule_visits} visits from a blocked address only {self.blocked} were "
+            "turned away": self.blocked < self.rule_visits,
             "two captures had the same key": len(captured) != len(self.keys),
             f"{missing} of {len(captured)} captured never arrived": missing > 0,
             f"{foreign} arrived that nobody captured": foreign > 0,

@@ -1,4 +1,4 @@
-"""The play itself: who is on the stage, when the collector leaves it, and what came of it."""
+"""The play itself: who is on the stage, the rule, the outage, and what came of it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from guardagent._clock import SYSTEM_CLOCK, Bell
 from guardagent.collector import Collector, CollectorServer, Store
 from guardagent.demo.outcome import Outcome
 from guardagent.demo.probe import Probe
-from guardagent.demo.shop import create_shop
-from guardagent.demo.traffic import Traffic, visits
+from guardagent.demo.shop import BLOCKED, create_shop
+from guardagent.demo.traffic import ATTACKER, Traffic, visits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +31,11 @@ __all__ = ["Audience", "Play", "Scene"]
 _RATE = 40.0
 _MAX_VISITS = 20_000
 
-#: Shares of the traffic's time at which the collector leaves and comes back.
-_LEAVES, _RETURNS = 0.3, 0.7
+#: Shares of the traffic's time: the rule is pushed, the collector leaves and comes back.
+_PUSHED, _LEAVES, _RETURNS = 0.15, 0.3, 0.7
+
+#: Share of the whole time between two looks for rules, and the longest such time.
+_POLL, _POLL_MAX = 0.05, 1.0
 
 #: Share of the whole time that has traffic; the rest is for what is still to be delivered.
 _TRAFFIC = 0.9
@@ -52,12 +55,14 @@ class Scene:
         progress: of the whole, from 0 to 1.
         captured: so far.
         arrived: at the collector, so far.
+        blocked: visits turned away for the rule, so far.
     """
 
     name: str
     progress: float
     captured: int
     arrived: int
+    blocked: int
     stats: Stats
 
 
@@ -83,6 +88,9 @@ class Play:
         self._bell = Bell()
         self._outage = 0.0
         self._outage_captures = 0
+        self._poll_interval = min(_POLL_MAX, seconds * _POLL)
+        self._pushed_at = 0.0
+        self._in_force_at: float | None = None
 
     def perform(self, audience: Audience) -> Outcome:
         """Play to the end and return what came of it; everything is stopped then."""
@@ -91,8 +99,9 @@ class Play:
         with Store() as store:
             app = Collector(store, api_keys=[key], signing_secret=secret)
             with CollectorServer(app=app) as server:
-                agent = Agent(_settings(server.url, key, secret))
-                stage = _Stage(store, server, agent, Probe(agent), audience)
+                agent = Agent(_settings(server.url, key, secret, self._poll_interval))
+                agent.on_rules(lambda _rules: self._note_rule())
+                stage = _Stage(store, app, server, agent, Probe(agent), audience)
                 try:
                     traffic = self._with_traffic(stage)
                     self._deliver_rest(stage)
@@ -100,7 +109,7 @@ class Play:
                     agent.stop()
             arrived = {**store.deliveries("event"), **store.deliveries("metric")}
         return Outcome(
-            answers=Counter(traffic.statuses),
+            answers=Counter(visit.status for visit in traffic.answered),
             visit_failures=traffic.failures,
             keys=stage.probe.keys(),
             arrived=arrived,
@@ -108,12 +117,17 @@ class Play:
             latency=stage.probe.latency(),
             outage=self._outage,
             outage_captures=self._outage_captures,
+            poll_interval=self._poll_interval,
+            rule_delay=self._rule_delay(),
+            rule_visits=self._rule_visits(traffic),
+            blocked=stage.probe.count_of(BLOCKED),
             seconds=SYSTEM_CLOCK.monotonic() - began,
         )
 
     def _with_traffic(self, stage: _Stage) -> Traffic:
         seconds = self._seconds * _TRAFFIC
-        with _serving(create_shop(stage.probe.capture)) as shop:
+        app = create_shop(stage.probe.capture, lambda: stage.agent.rules)
+        with _serving(app) as shop:
             traffic = Traffic(
                 host="127.0.0.1",
                 port=shop.server_port,
@@ -122,10 +136,34 @@ class Play:
                 rate=_RATE,
             )
             with traffic:
-                self._until(stage, traffic, "The shop is open", seconds * _LEAVES)
+                self._until(stage, traffic, "The shop is open", seconds * _PUSHED)
+                self._push_rule(stage, traffic)
+                self._until(stage, traffic, "The rule is in force", seconds * _LEAVES)
                 self._take_collector_away(stage, traffic, seconds)
                 self._until(stage, traffic, "The collector is back", float("inf"))
         return traffic
+
+    def _push_rule(self, stage: _Stage, traffic: Traffic) -> None:
+        """Block the attacker, as `guardagent rules` would, and wait until the agent knows."""
+        self._pushed_at = SYSTEM_CLOCK.monotonic()
+        stage.app.rulebook.replace({"rule_id": "demo", "ip_blacklist": [ATTACKER]})
+        while self._in_force_at is None and not traffic.is_over:
+            stage.show("A rule is pushed", min(1.0, traffic.elapsed / self._seconds))
+            self._bell.wait(_TICK)
+
+    def _note_rule(self) -> None:
+        self._in_force_at = SYSTEM_CLOCK.monotonic()
+        self._bell.ring()
+
+    def _rule_delay(self) -> float | None:
+        return None if self._in_force_at is None else self._in_force_at - self._pushed_at
+
+    def _rule_visits(self, traffic: Traffic) -> int:
+        since = self._in_force_at
+        return sum(
+            visit.address == ATTACKER and since is not None and visit.began_at > since
+            for visit in traffic.answered
+        )
 
     def _take_collector_away(self, stage: _Stage, traffic: Traffic, seconds: float) -> None:
         left_at, captured = SYSTEM_CLOCK.monotonic(), stage.probe.count
@@ -154,6 +192,7 @@ class _Stage:
     """Everybody in the play."""
 
     store: Store
+    app: Collector
     server: CollectorServer
     agent: Agent
     probe: Probe
@@ -165,10 +204,11 @@ class _Stage:
         stats = self.agent.stats()
         if progress is None:
             progress = _TRAFFIC + (1 - _TRAFFIC) * arrived / max(1, self.probe.count)
-        self.audience.watch(Scene(name, progress, self.probe.count, arrived, stats))
+        blocked = self.probe.count_of(BLOCKED)
+        self.audience.watch(Scene(name, progress, self.probe.count, arrived, blocked, stats))
 
 
-def _settings(url: str, key: str, secret: str) -> AgentConfig:
+def _settings(url: str, key: str, secret: str, poll_interval: float) -> AgentConfig:
     """Return settings of an agent that shows in seconds what it otherwise does in minutes."""
     return AgentConfig(
         api_key=key,
@@ -177,6 +217,7 @@ def _settings(url: str, key: str, secret: str) -> AgentConfig:
         install_id="guardagent-demo",  # nothing is written into anybody's home
         payload_signing_secret=secret,
         flush_interval=0.25,
+        dynamic_rule_interval=poll_interval,
         backoff_factor=0.1,
         retry_attempts=2,
         timeout=2.0,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import attrs
 
+from guardagent import SecurityEvent
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from guardagent import Agent, SecurityEvent, SecurityMetric
+    from guardagent import Agent, SecurityMetric
 
 __all__ = ["Latency", "Probe"]
 
@@ -40,9 +43,10 @@ class Probe:
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._lock = threading.Lock()  # guards the two lists
+        self._lock = threading.Lock()  # guards the three below
         self._seconds: list[float] = []
         self._keys: list[str] = []
+        self._types: Counter[str] = Counter()
 
     def capture(self, item: SecurityEvent | SecurityMetric) -> bool:
         """Capture, and note how long it took and under which key."""
@@ -52,12 +56,18 @@ class Probe:
         with self._lock:
             self._seconds.append(seconds)
             self._keys.append(item.idempotency_key)
+            if isinstance(item, SecurityEvent):
+                self._types[item.event_type] += 1
         return is_taken
 
     @property
     def count(self) -> int:
         """How often something was captured."""
         return len(self._keys)
+
+    def count_of(self, event_type: str) -> int:
+        """Return how often an event of this type was captured."""
+        return self._types[event_type]
 
     def keys(self) -> list[str]:
         """Return the key of everything captured."""

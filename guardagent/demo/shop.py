@@ -10,12 +10,16 @@ from typing import Any
 
 from flask import Flask, Response, abort, g, request
 
-from guardagent import SecurityEvent, SecurityMetric
+from guardagent import DynamicRules, SecurityEvent, SecurityMetric
 from guardagent._clock import SYSTEM_CLOCK
 
-__all__ = ["create_shop"]
+__all__ = ["BLOCKED", "create_shop"]
 
 Capture = Callable[[SecurityEvent | SecurityMetric], bool]
+Rules = Callable[[], DynamicRules | None]
+
+#: The type of the event for a request that the dynamic rules turn away.
+BLOCKED = "ip_blocked"
 
 #: What hostile requests look like. A few signs are enough here; real ones belong to Guard.
 _SIGNS = {
@@ -30,14 +34,15 @@ _RATE_WINDOW = 5.0
 _PASSWORD = "correct horse"  # noqa: S105 - the only account of a shop that does not exist
 
 
-def create_shop(capture: Capture) -> Flask:
+def create_shop(capture: Capture, rules: Rules = lambda: None) -> Flask:
     """Build the application.
 
     Args:
         capture: `Agent.capture`, or something like it.
+        rules: returns `Agent.rules`; asked for each request.
     """
     app = Flask("shop")
-    guard = _Guard(capture)
+    guard = _Guard(capture, rules)
     app.before_request(guard.inspect)
     app.after_request(guard.measure)
 
@@ -70,16 +75,18 @@ def create_shop(capture: Capture) -> Flask:
 class _Guard:
     """Looks at each request, refuses hostile ones and reports them."""
 
-    def __init__(self, capture: Capture) -> None:
+    def __init__(self, capture: Capture, rules: Rules) -> None:
         self._capture = capture
+        self._rules = rules
         self._lock = threading.Lock()  # guards the three below
         self._failures: Counter[str] = Counter()
         self._requests: Counter[str] = Counter()
         self._window = 0
 
     def inspect(self) -> None:
-        """Refuse a request that looks hostile, or is one too many."""
+        """Refuse a request that the rules forbid, that looks hostile, or is one too many."""
         g.began = SYSTEM_CLOCK.monotonic()
+        self._obey_rules()
         if self._count(_address()) > _REQUESTS_ALLOWED:
             self._report("rate_limited", "throttled", "too many requests", status_code=429)
             abort(429)
@@ -97,6 +104,23 @@ class _Guard:
                     metadata={"query": dict(request.args), "headers": dict(request.headers)},
                 )
                 abort(403)
+
+    def _obey_rules(self) -> None:
+        rules = self._rules()
+        if rules is None:
+            return
+        decision = rules.decide(
+            ip=_address(),
+            path=request.full_path,
+            method=request.method,
+            user_agent=request.user_agent.string,
+        )
+        if not decision.allowed:
+            why = f"{decision.reason}: {decision.rule}"
+            self._report(
+                BLOCKED, "request_blocked", why, status_code=403, rule_type=decision.reason
+            )
+            abort(403)
 
     def login_failed(self) -> None:
         """Report a failed login, and at the sixth that its sender is banned."""

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["Traffic", "Visit", "visits"]
+__all__ = ["ATTACKER", "Answered", "Traffic", "Visit", "visits"]
 
 _TIMEOUT = 10.0
 
 # Addresses of RFC 5737, which belong to nobody.
-_ATTACKER = "203.0.113.66"
+ATTACKER = "203.0.113.66"
 _HAMMER = "203.0.113.99"
 
 _ATTACKS = (
@@ -45,6 +45,19 @@ class Visit:
     form: str | None = None
 
 
+@attrs.frozen
+class Answered:
+    """A visit that the shop answered.
+
+    Args:
+        began_at: monotonic seconds.
+    """
+
+    address: str
+    began_at: float
+    status: int
+
+
 def visits(rng: random.Random) -> Iterator[Visit]:
     """Go on for ever: two ordinary requests for each hostile one, in a random order."""
     while True:
@@ -57,8 +70,8 @@ def visits(rng: random.Random) -> Iterator[Visit]:
             Visit("GET", f"/products/{rng.randrange(1, 100)}", person, "Mozilla/5.0"),
             Visit("GET", "/search?q=boots", person, "Mozilla/5.0"),
             Visit("POST", "/login", person, "Mozilla/5.0", right),
-            Visit("GET", attack, _ATTACKER, "sqlmap/1.8"),
-            Visit("POST", "/login", _ATTACKER, "hydra/9.5", wrong),
+            Visit("GET", attack, ATTACKER, "sqlmap/1.8"),
+            Visit("POST", "/login", ATTACKER, "hydra/9.5", wrong),
             *[Visit("GET", "/", _HAMMER, "python-requests/2.32")] * 3,
         ]
         rng.shuffle(mixture)
@@ -96,7 +109,7 @@ class Traffic:
         self._lock = threading.Lock()  # guards the source and the three below
         self._begun = 0
         self._began_at = 0.0
-        self.statuses: list[int] = []
+        self.answered: list[Answered] = []
         self.failures: list[str] = []
         self._threads = [
             threading.Thread(target=self._run, name="guardagent-demo-visitor", daemon=True)
@@ -134,6 +147,7 @@ class Traffic:
             visit, at = following
             if self._stopped.wait(max(0.0, at - SYSTEM_CLOCK.monotonic())):
                 return
+            began_at = SYSTEM_CLOCK.monotonic()
             try:
                 status = _make(visit, self._host, self._port)
             except (OSError, http.client.HTTPException) as error:
@@ -141,7 +155,7 @@ class Traffic:
                     self.failures.append(f"{visit.method} {visit.target}: {error!r}")
             else:
                 with self._lock:
-                    self.statuses.append(status)
+                    self.answered.append(Answered(visit.address, began_at, status))
 
     def _next(self) -> tuple[Visit, float] | None:
         with self._lock:

@@ -146,7 +146,8 @@ class HTTPTransport:
     ) -> Answer:
         """Make one request of the protocol and return whatever the backend answers.
 
-        Retries as configured, unless `deadline` (monotonic seconds) is set.
+        Retries as configured, unless `deadline` (monotonic seconds) is set. A refused key is read
+        again, and if it was rotated meanwhile the request is made once more, at once.
 
         Raises:
             TransientError: there was no answer.
@@ -156,7 +157,16 @@ class HTTPTransport:
         if body is not None:
             body, packing = self._pack(body)
         full = self._headers({**packing, **(headers or {})})
-        return self._exchange(method, path, body, full, deadline, max_bytes, self._read_key())
+
+        def ask(key: str) -> Answer:
+            return self._exchange(method, path, body, full, deadline, max_bytes, key)
+
+        key = self._read_key()
+        answer = ask(key)
+        if answer.status not in (401, 403):
+            return answer
+        renewed = self._read_key()
+        return answer if renewed == key else ask(renewed)
 
     def _exchange(
         self,

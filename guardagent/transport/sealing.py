@@ -8,11 +8,16 @@ import hmac
 import os
 import zlib
 
-from guardagent.errors import ConfigError
+from guardagent.errors import ConfigError, GuardAgentError
 
-__all__ = ["Sealer", "compress", "sign"]
+__all__ = ["SealError", "Sealer", "compress", "sign"]
 
 _GZIP = 16 + zlib.MAX_WBITS
+_NONCE_BYTES = 12
+
+
+class SealError(GuardAgentError, ValueError):
+    """A sealed payload cannot be opened: another key, or not the bytes that were sealed."""
 
 
 def sign(secret: str, body: bytes) -> str:
@@ -45,14 +50,29 @@ class Sealer:
 
     def __init__(self, key: str) -> None:
         try:
+            from cryptography.exceptions import InvalidTag
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError:
             raise ConfigError(
                 "project_encryption_key: needs the extra crypto: pip install 'guardagent[crypto]'"
             ) from None
+        self._altered = InvalidTag
         self._cipher = AESGCM(base64.urlsafe_b64decode(key))
 
     def seal(self, payload: bytes) -> str:
         """Return urlsafe base64 of a fresh nonce (12 bytes), the ciphertext and its tag (16)."""
-        nonce = os.urandom(12)
+        nonce = os.urandom(_NONCE_BYTES)
         return base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, payload, None)).decode()
+
+    def open(self, sealed: str) -> bytes:
+        """Return the payload that `seal` made this of, whole and unchanged.
+
+        Raises:
+            SealError: it was sealed with another key, altered or cut off. Which of them it was
+                cannot be told: the tag holds for all of it.
+        """
+        try:
+            data = base64.b64decode(sealed.encode("ascii"), altchars=b"-_", validate=True)
+            return self._cipher.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], None)
+        except (ValueError, self._altered):  # no base64, no nonce; another tag
+            raise SealError("sealed with another key, altered or cut off") from None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+from typing import Any
+
+import attrs
 
 from guardagent.collector import Arrival, Kind
 
-__all__ = ["arrival", "refusal"]
+__all__ = ["arrival", "refusal", "report"]
 
 _ids = itertools.count(1)
 
@@ -37,3 +40,17 @@ def refusal(reason: str, *, status: str = "401") -> Arrival:
     body = json.dumps({"request": "POST /api/v1/events", "errors": [reason]})
     number = next(_ids)
     return Arrival(number, "refusal", f"r-{number}", status, "", "", "", "", 1_000.0, 1, body)
+
+
+def report(name: str = "healthy", **fields: Any) -> Arrival:
+    """Return a status report."""
+    body = {
+        "timestamp": "2026-11-22T17:10:38+00:00",
+        "status": name,
+        "uptime": 61.5,
+        "events_sent": 12,
+        "events_failed": 0,
+        "buffer_size": 3,
+        **fields,
+    }
+    return attrs.evolve(arrival(name, kind="status"), body=json.dumps(body))

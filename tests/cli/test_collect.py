@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import json
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 
 from guardagent.cli.commands import guardagent
 from guardagent.collector import Store
+from guardagent.transport.sealing import Sealer
 from tests.collector.parts import batch, event
 
 if TYPE_CHECKING:
@@ -159,6 +161,26 @@ def test_a_secret_makes_signatures_needed(collect: Callable[..., _Collect]) -> N
     assert collect("--secret", "s").post("/api/v1/events", batch()) == 401
 
 
+@pytest.mark.parametrize("form", ["option", "environment"])
+def test_sealed_batches_are_opened(collect: Callable[..., _Collect], form: str) -> None:
+    """With `--encryption-key`, or the variable that agents have it in."""
+    pytest.importorskip("cryptography")
+    key = base64.urlsafe_b64encode(bytes(range(32))).decode()
+    if form == "option":
+        collecting = collect("--encryption-key", key)
+    else:
+        collecting = collect(GUARDAGENT_PROJECT_ENCRYPTION_KEY=key)
+    payload = json.dumps({"events": [event(event_type="login_failed")], "metrics": []})
+    envelope = {
+        "encrypted_payload": Sealer(key).seal(payload.encode()),
+        "batch_id": "b-1",
+        "agent_version": "0.1.0",
+    }
+
+    assert collecting.post("/api/v1/events/encrypted", envelope) == 200
+    assert " event login_failed" in collecting.line()
+
+
 def test_a_file_keeps_what_came(collect: Callable[..., _Collect], tmp_path: Path) -> None:
     """With `--db` everything is there next time, and only what is new is shown."""
     path = tmp_path / "arrivals.db"
@@ -190,6 +212,8 @@ def test_the_oldest_are_let_go(collect: Callable[..., _Collect], tmp_path: Path)
         (["--rules", "none.json"], "none.json: rules document: cannot be read: No such file"),
         (["--rules", "list.json"], "list.json: rules document: not a JSON object"),
         (["--db", "no/folder/x.db"], "cannot be used: unable to open database file"),
+        (["--rules", "bad.json"], "bad.json: rules document: ttl: given 'soon' (str)"),
+        (["--encryption-key", "short"], "--encryption-key: given a value of type str, allowed: 32"),
         (["--host", "192.0.2.1"], "cannot listen at 192.0.2.1 port 0: "),
         (["--port", "70000"], "is not in the range"),
     ],
@@ -200,6 +224,7 @@ def test_what_cannot_start_says_why(
     """A wrong file or address is one line and a status that is not 0."""
     monkeypatch.chdir(tmp_path)
     Path("list.json").write_text("[]")
+    Path("bad.json").write_text('{"ttl": "soon"}')
 
     result = CliRunner().invoke(guardagent, ["collect", "--port", "0", *arguments])
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from guardagent.cli.views import Lines, LiveTable, json_line, plain_line
-from tests.cli.arrivals import arrival, refusal
+from tests.cli.arrivals import arrival, refusal, report
 
 
 class _Clock:
@@ -55,12 +55,40 @@ def test_plain_lines_are_short(stream: io.StringIO) -> None:
 
     with Lines(stream, plain_line) as view:
         view.show([arrival("a\nb"), refusal("X-API-Key: missing")], 0)
+        view.show([report("degraded", dropped={"overflow": 2, "expired": 0, "rejected": 1})], 0)
         view.show([], 0)
 
     assert stream.getvalue().splitlines() == [
         f"{at} event a\ufffdb shop host-1",
         f"{at} refused 401 POST /api/v1/events: X-API-Key: missing",
+        f"{at} status degraded shop host-1 pending 3 lost overflow 2, rejected 1",
     ]
+
+
+def test_an_agent_may_say_little(stream: io.StringIO) -> None:
+    """A report of guard-agent's has a row too."""
+    with _table(stream, _Clock()) as view:
+        view.show([report(events_failed=4)], 0)
+
+    cells = _last_row(stream, "", of=8)
+    assert cells == ["host-1", "", "healthy", "4", "3", "12", "none", "now"]
+
+
+def test_the_agents_have_a_table(stream: io.StringIO) -> None:
+    """A row for each process that reported, with its losses in all, and none before."""
+    clock = _Clock()
+    with _table(stream, clock) as view:
+        view.show([arrival("a")], 0)
+        before = stream.getvalue()
+        process = {"hostname": "web", "pid": 7, "rules_version": 4, "rules_stale": True}
+        view.show([report(dropped={"overflow": 2}, **process)], 0)
+        clock.seconds = 1_005.0
+        view.show([report("degraded", dropped={"overflow": 3}, **process)], 0)
+
+    assert "by their status reports" not in before
+    assert "by their status reports" in stream.getvalue()
+    cells = _last_row(stream, "web:7", of=8)
+    assert cells == ["host-1", "web:7", "degraded", "overflow 5", "3", "12", "v4, stale", "5 s ago"]
 
 
 def test_the_table_shows_types_and_senders(stream: io.StringIO) -> None:
@@ -116,11 +144,11 @@ def test_the_age_is_told_in_words(stream: io.StringIO, seconds: float, shown: st
     assert _last_row(stream, "a")[4].strip() == shown
 
 
-def _last_row(stream: io.StringIO, name: str) -> list[str]:
-    """Return the cells of the last drawn row of a type, without colours."""
+def _last_row(stream: io.StringIO, name: str, *, of: int = 6) -> list[str]:
+    """Return the cells of the last drawn row of that name, without colours."""
     rows = []
     for line in stream.getvalue().split("\n"):
         parts = [part.strip() for part in Text.from_ansi(line).plain.split("│")[1:-1]]
-        if len(parts) == 6 and parts[1] == name:
+        if len(parts) == of and parts[1] == name:
             rows.append(parts)
     return rows[-1]

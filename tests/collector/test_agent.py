@@ -157,3 +157,42 @@ def test_rules_reach_the_agent(tmp_path: Path, store: Store) -> None:
 
     assert rules is not None
     assert (rules.rule_id, rules.version, rules.ip_blacklist) == ("r-1", 7, ["203.0.113.9"])
+
+
+def test_rules_and_reports_go_on_with_a_rotated_key(store: Store) -> None:
+    """A refused key is read again, and the request made once more at once."""
+    app = Collector(store, api_keys=[_KEY])
+    app.rulebook.replace({"rule_id": "r-1", "version": 3})
+    given: list[str] = []
+
+    def read_key() -> str:
+        given.append(_KEY if given else "old-key-0123456789")
+        return given[-1]
+
+    with CollectorServer(app=app) as server:
+        settings = {**quick_settings(server.url), "install_id": "host-1", "api_key": read_key}
+        with Agent(AgentConfig(**settings)) as agent:
+            rules = agent.wait_for_rules(timeout=20.0)
+
+    assert rules is not None
+    assert (rules.rule_id, rules.version) == ("r-1", 3)
+    assert [arrival.type for arrival in store.arrivals(kind="refusal")] == ["401"]
+
+
+def test_a_rule_is_obeyed_at_the_next_poll(store: Store) -> None:
+    """What is put at the collector decides at the agent, without a restart."""
+    app = Collector(store)
+    came = threading.Event()
+    with CollectorServer(app=app) as server:
+        settings = {**quick_settings(server.url), "dynamic_rule_interval": 0.05}
+        with Agent(AgentConfig(**settings)) as agent:
+            agent.on_rules(lambda _rules: came.set())
+            before = agent.wait_for_rules(timeout=20.0)
+            app.rulebook.replace({"ip_blacklist": ["203.0.113.0/24"]})
+            assert came.wait(20.0)
+            rules = agent.rules
+
+    assert before is None
+    assert rules is not None
+    assert not rules.decide(ip="203.0.113.9").allowed
+    assert rules.decide(ip="198.51.100.9").allowed

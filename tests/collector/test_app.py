@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 _EVENTS = "/api/v1/events"
 _METRICS = "/api/v1/metrics"
+_SEALED = "/api/v1/events/encrypted"
 _STATUS = "/api/v1/status"
 _RULES = "/api/v1/rules"
+_AGENTS = "/api/v1/agents"
 
 
 def _raw(body: object) -> bytes:
@@ -129,6 +131,49 @@ def test_rules_are_handed_out_with_a_tag(serve: Serve, tmp_path: Path) -> None:
     assert client.get(_RULES).status == 200
 
 
+def test_rules_are_put_and_handed_out(serve: Serve, tmp_path: Path) -> None:
+    """A document that is put is in the file and in the next answer, under the next version."""
+    path = tmp_path / "rules.json"
+    path.write_text('{"rule_id": "r-1", "version": 7}')
+    client = serve(rules=path)
+    tag = client.get(_RULES).headers["etag"]
+
+    put = client.request("PUT", _RULES, b'{"rule_id": "r-1", "ttl": 5, "tll": 6}', If_Match=tag)
+    late = client.request("PUT", _RULES, b'{"rule_id": "r-1", "ttl": 9}', If_Match=tag)
+
+    assert put.document == {
+        "success": True,
+        "changed": True,
+        "rule_id": "r-1",
+        "version": 8,
+        "ignored": ["tll (did you mean ttl?)"],
+    }
+    assert late.status == 412
+    got = client.get(_RULES)
+    assert (got.document["version"], got.document["ttl"]) == (8, 5)
+    assert got.headers["etag"] == put.headers["etag"]
+    assert got.body == path.read_bytes()
+
+
+def test_rules_that_agents_would_refuse_are_not_taken(client: Client) -> None:
+    """The reasons are those that agents would have."""
+    reply = client.request("PUT", _RULES, b'{"ttl": "soon", "message": 7}')
+
+    assert reply.status == 422
+    assert "ttl: given 'soon' (str)" in reply.errors[0]
+    assert "message: given 7 (int)" in reply.errors[0]
+    assert client.get(_RULES).document == {}
+
+
+def test_rules_are_changed_by_who_can_sign(serve: Serve) -> None:
+    """Where bodies are signed, this one is too."""
+    client = serve(signing_secret="secret")
+    signed = {"X_Payload_Signature": _signature(b"{}", "secret")}
+
+    assert client.request("PUT", _RULES, b"{}").status == 401
+    assert client.request("PUT", _RULES, b"{}", **signed).status == 200
+
+
 def test_without_rules_the_document_is_empty(client: Client) -> None:
     """An agent that polls a collector without rules gets none."""
     assert client.get(_RULES).document == {}
@@ -163,11 +208,11 @@ def test_each_of_the_keys_opens(serve: Serve, key: str) -> None:
         ({"X_API_Key": "right-key-01234567890"}, "X-API-Key: not a known key"),
     ],
 )
-@pytest.mark.parametrize("path", [_EVENTS, _METRICS, _STATUS, _RULES])
+@pytest.mark.parametrize("path", [_EVENTS, _METRICS, _SEALED, _STATUS, _RULES, _AGENTS])
 def test_other_keys_do_not(serve: Serve, path: str, headers: dict[str, str], reason: str) -> None:
     """A missing or wrong key is a 401 on every path, and the answer shows no key."""
     client = serve(api_keys=["right-key-0123456789"])
-    method, body = ("GET", None) if path == _RULES else ("POST", _raw(batch()))
+    method, body = ("GET", None) if path in (_RULES, _AGENTS) else ("POST", _raw(batch()))
 
     reply = client.request(method, path, body, **headers)
 
@@ -214,9 +259,8 @@ def test_an_unknown_path_is_told(client: Client, path: str) -> None:
     reply = client.post(path, batch())
 
     assert reply.status == 404
-    assert reply.errors == [
-        f'path: given "{path}", allowed: {_EVENTS}, {_METRICS}, {_STATUS}, {_RULES}'
-    ]
+    allowed = f"{_EVENTS}, {_METRICS}, {_SEALED}, {_STATUS}, {_RULES}, {_AGENTS}"
+    assert reply.errors == [f'path: given "{path}", allowed: {allowed}']
 
 
 @pytest.mark.parametrize(
@@ -225,7 +269,9 @@ def test_an_unknown_path_is_told(client: Client, path: str) -> None:
         ("GET", _EVENTS, "POST"),
         ("PUT", _METRICS, "POST"),
         ("DELETE", _STATUS, "POST"),
-        ("POST", _RULES, "GET"),
+        ("POST", _RULES, "GET, PUT"),
+        ("GET", _SEALED, "POST"),
+        ("POST", _AGENTS, "GET"),
     ],
 )
 def test_a_wrong_method_is_told(client: Client, method: str, path: str, allowed: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from guardagent.errors import ConfigError
 from guardagent.transport import sealing
-from guardagent.transport.sealing import Sealer, compress, sign
+from guardagent.transport.sealing import Sealer, SealError, compress, sign
 
 KEY = base64.urlsafe_b64encode(bytes(range(32))).decode()
 
@@ -72,6 +72,19 @@ def test_each_payload_has_its_own_nonce() -> None:
     sealer = Sealer(KEY)
 
     assert len({sealer.seal(b"payload")[:16] for _ in range(50)}) == 50
+
+
+def test_what_is_sealed_can_be_opened() -> None:
+    """With the same key, and only whole and unchanged."""
+    pytest.importorskip("cryptography")
+    sealed = Sealer(KEY).seal(b"payload")
+
+    assert Sealer(KEY).open(sealed) == b"payload"
+    for harmed in (sealed[:-4], sealed[:10], "", f"{sealed}\n", f"\u00e9{sealed[1:]}"):
+        with pytest.raises(SealError, match="another key, altered or cut off"):
+            Sealer(KEY).open(harmed)
+    with pytest.raises(SealError):
+        Sealer(base64.urlsafe_b64encode(bytes(32)).decode()).open(sealed)
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
