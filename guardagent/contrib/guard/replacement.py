@@ -1,0 +1,143 @@
+"""Makes `import guard_agent` give guardagent: a finder in front of all others.
+
+Light: what it puts in the place of guard-agent is imported when that is first imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+__all__ = ["install", "uninstall"]
+
+_PACKAGE = "guard_agent"
+#: What all four Guard libraries import first, at the top of the application.
+_LIBRARY = "guard_core"
+
+_MODELS = {
+    name: f"guardagent.contrib.guard.models:{name}"
+    for name in ("AgentConfig", "DynamicRules", "EventBatch", "SecurityEvent", "SecurityMetric")
+}
+_CLIENT = {
+    "GuardAgentHandler": "guardagent.contrib.guard.handler:GuardAgentHandler",
+    "guard_agent": "guardagent.contrib.guard.factory:guard_agent",
+}
+_STATUS = {"AgentStatus": "guardagent.status:AgentStatus"}
+_ERRORS = {
+    "BufferFullError": "guardagent.errors:BufferFull",
+    "GuardAgentError": "guardagent.errors:GuardAgentError",
+}
+
+#: What each module has to offer. The Guard libraries import the first two; applications that use
+#: guard-agent themselves also the others.
+_CONTENTS: dict[str, dict[str, str]] = {
+    _PACKAGE: {
+        "__version__": "guardagent._version:__version__",
+        **_CLIENT,
+        **_MODELS,
+        **_STATUS,
+        **_ERRORS,
+    },
+    f"{_PACKAGE}.models": {**_MODELS, **_STATUS},
+    f"{_PACKAGE}.client": _CLIENT,
+    f"{_PACKAGE}.exceptions": _ERRORS,
+}
+
+
+class _Finder(MetaPathFinder, Loader):
+    """Finds and loads the modules of `_CONTENTS`."""
+
+    def __init__(self) -> None:
+        self.flushes_on_sigterm = False
+
+    def find_spec(
+        self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return a spec for what is replaced, None for all other modules."""
+        if name == _LIBRARY and self.flushes_on_sigterm:
+            _prepare_for_sigterm()
+        if name not in _CONTENTS:
+            return None
+        # A package with an empty path: nothing of an installed guard-agent is found through it.
+        return ModuleSpec(name, self, origin="guardagent", is_package=name == _PACKAGE)
+
+    def create_module(self, _spec: ModuleSpec) -> ModuleType | None:
+        """Have an ordinary module made."""
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Fill the module."""
+        module.__doc__ = "guardagent in the place of guard-agent."
+        for name, place in _CONTENTS[module.__name__].items():
+            home, _, attribute = place.partition(":")
+            setattr(module, name, getattr(import_module(home), attribute))
+        if module.__name__ == _PACKAGE:
+            import_module(f"{_PACKAGE}.models")
+
+
+_finder = _Finder()
+
+
+def install(*, flush_on_sigterm: bool = True, **settings: Any) -> None:
+    """Put guardagent in the place of guard-agent, installed or not; idempotent.
+
+    Call it before the Guard library builds its middleware; nothing is started by it.
+
+    Args:
+        flush_on_sigterm: deliver what is pending when the process is told to end and nothing else
+            would see to it, as under uvicorn; see `guardagent.contrib.guard.termination`.
+        settings: fields of `guardagent.AgentConfig` beside those of the Guard library, such as
+            `spool` or `shutdown_timeout`; they win. Those neither names come from the environment.
+
+    Raises:
+        ConfigError: there is no such setting, or its value is wrong.
+    """
+    if settings:
+        from guardagent.contrib.guard.factory import configure
+
+        configure(settings)
+    replace(flush_on_sigterm=flush_on_sigterm)
+    if flush_on_sigterm:
+        _prepare_for_sigterm()
+
+
+def replace(*, flush_on_sigterm: bool) -> None:
+    """Install the finder; the signal handler comes when a Guard library is imported."""
+    _finder.flushes_on_sigterm = flush_on_sigterm
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+    _forget(foreign_only=True)
+
+
+def uninstall() -> None:
+    """Let `import guard_agent` find what is installed again; handlers at work go on."""
+    if _finder in sys.meta_path:
+        sys.meta_path.remove(_finder)
+    _forget(foreign_only=False)
+
+
+def _forget(*, foreign_only: bool) -> None:
+    """Have the modules imported again; who holds the former ones keeps them."""
+    named = [name for name in sys.modules if name.partition(".")[0] == _PACKAGE]
+    going = [name for name in named if not (foreign_only and _is_ours(name))]
+    for name in going:
+        del sys.modules[name]
+    if going and foreign_only:
+        message = "guard-agent was imported before install(): what was taken from it stays its own."
+        logging.getLogger(__name__).warning(message)
+
+
+def _is_ours(name: str) -> bool:
+    return getattr(getattr(sys.modules[name], "__spec__", None), "loader", None) is _finder
+
+
+def _prepare_for_sigterm() -> None:
+    from guardagent.contrib.guard.termination import prepare
+
+    prepare()

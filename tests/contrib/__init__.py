@@ -1,0 +1,1 @@
+"""Tests of the shims: real frameworks, and a real backend behind them."""

@@ -1,0 +1,1 @@
+"""Programs with real Guard libraries in them, and what drives them."""
