@@ -6,6 +6,7 @@ reference, swapped whole; callbacks; status reports.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -22,6 +23,7 @@ from guardagent._quiet import quiet
 from guardagent.config import AgentConfig
 from guardagent.errors import DeliveryError, RulesError
 from guardagent.rules import DynamicRules
+from guardagent.ruleset import RULES_BYTES, Keep, Recall, Ruleset
 from guardagent.status import AgentStatus, Callbacks, DropReason, Ledger
 from guardagent.transport.answers import judge
 
@@ -29,16 +31,13 @@ __all__ = ["Control", "Exchange", "OnRules"]
 
 _log = logging.getLogger(__name__)
 
-#: What makes a document one of rules; a message alone does not.
-_NAMES = {field.name for field in attrs.fields(DynamicRules)} - {"message"}
-
 OnRules = Callable[[DynamicRules], object]
 
 #: The first report comes after so many seconds, to tell of agents that do not live for long.
 _FIRST_REPORT = 60.0
 _JITTER = 0.1
-#: A document of 100,000 networks is 2 MB; larger ones are refused.
-_RULES_BYTES = 8 * 1024 * 1024
+#: Rules that went unconfirmed for so many intervals are stale.
+_FRESH_INTERVALS = 2.0
 
 
 class Exchange(Protocol):
@@ -62,6 +61,10 @@ class Control:
 
     Polling begins at once when somebody first asks for rules: most applications only report. The
     last good rules stay in force through any failure, until they expire.
+
+    Args:
+        keep: keeps the last good document beyond this process, under a name.
+        recall: returns what was kept, None for nothing; asked once, before the first poll.
     """
 
     def __init__(
@@ -75,6 +78,8 @@ class Control:
         status: Callable[[Mapping[str, int]], AgentStatus],
         *,
         rng: Callable[[], float] = chance,
+        keep: Keep = lambda _name, _document: None,
+        recall: Recall = lambda _name: None,
     ) -> None:
         self._config = config
         self._exchange = exchange
@@ -84,9 +89,14 @@ class Control:
         self._bell = bell
         self._status = status
         self._rng = rng
-        self._rules: DynamicRules | None = None
-        self._rules_at = 0.0
-        self._validators: dict[str, str] = {}
+        self._ruleset = Ruleset(
+            name=_kept_as(config),
+            fresh_for=_FRESH_INTERVALS * config.dynamic_rule_interval,
+            keep=keep,
+            recall=recall,
+            clock=clock,
+        )
+        self._has_recalled = False
         self._poll_at = math.inf
         self._report_at = clock.monotonic() + self._spread(
             min(_FIRST_REPORT, config.status_interval)
@@ -106,18 +116,18 @@ class Control:
 
     def rules(self) -> DynamicRules | None:
         """Return the rules in force; None before the first and after their time."""
-        rules = self._rules
-        if rules is not None and rules.expires_at is not None:
-            if rules.expires_at.timestamp() <= self._clock.now():
-                return None
-        return rules
+        return self._ruleset.current()
 
     def rules_age(self) -> float | None:
-        """Return the seconds since the backend last confirmed the rules in force."""
-        return None if self._rules is None else self._clock.monotonic() - self._rules_at
+        """Return the seconds since the backend last confirmed the rules; None without any."""
+        return self._ruleset.age()
+
+    def is_stale(self) -> bool:
+        """Tell whether the rules are old: the backend failed to confirm them, or was not asked."""
+        return self._ruleset.is_stale()
 
     def listen(self, listener: OnRules) -> None:
-        """Call `listener` with every new document, on the control thread."""
+        """Call `listener` with every new document, on the control thread; not when one expires."""
         self._listeners.append(listener)
 
     def unreported(self, losses: Mapping[DropReason, int] | None = None) -> dict[str, int]:
@@ -128,8 +138,7 @@ class Control:
 
     def inherit(self, other: Control) -> None:
         """Begin with the rules of the process this one was forked from."""
-        self._rules, self._rules_at = other._rules, other._rules_at
-        self._validators = dict(other._validators)
+        self._ruleset.inherit(other._ruleset)
 
     def pause(self, seconds: float) -> bool:
         """Wait before a retry; False as soon as the agent stops."""
@@ -165,27 +174,33 @@ class Control:
                 say(_log, logging.INFO, "The %s can be exchanged again.", stage)
 
     def _poll(self) -> None:
-        answer = self._exchange("GET", "rules", None, self._validators, max_bytes=_RULES_BYTES)
+        if not self._has_recalled:
+            self._has_recalled = True
+            self._tell(self._ruleset.restore())
+        try:
+            self._ask()
+        except BaseException:
+            self._ruleset.doubt()
+            if self.rules() is not None:
+                self.polled.set()  # older rules are better than waiting for none
+            raise
+        self.polled.set()
+        self._ruleset.save()
+
+    def _ask(self) -> None:
+        validators = self._ruleset.validators
+        answer = self._exchange("GET", "rules", None, validators, max_bytes=RULES_BYTES)
         if answer.status == 304:
-            self._rules_at = self._clock.monotonic()
+            self._ruleset.confirm()
         elif answer.status == 200:
-            document = _document(answer.body)
-            if document:
-                self._adopt(DynamicRules.from_mapping(document), answer.headers)
+            rules = self._ruleset.take(answer.body, answer.headers)
+            self.polled.set()
+            self._tell(rules)
         elif answer.status != 404:  # a backend without rules says 404, and that is no failure
             raise DeliveryError(f"HTTP {answer.status}", status=answer.status)
-        self.polled.set()
 
-    def _adopt(self, rules: DynamicRules, headers: Mapping[str, str]) -> None:
-        known = self._rules
-        if known is not None and known.rule_id == rules.rule_id:
-            if rules.version < known.version:
-                raise RulesError(f"version: given {rules.version}, in force: {known.version}")
-        self._rules, self._rules_at = rules, self._clock.monotonic()
-        pairs = (("If-None-Match", "ETag"), ("If-Modified-Since", "Last-Modified"))
-        self._validators = {ours: headers[theirs] for ours, theirs in pairs if headers.get(theirs)}
-        self.polled.set()
-        if known is None or (known.rule_id, known.version) != (rules.rule_id, rules.version):
+    def _tell(self, rules: DynamicRules | None) -> None:
+        if rules is not None:
             for listener in list(self._listeners):
                 self._callbacks.call("on_rules", listener, rules)
 
@@ -201,16 +216,7 @@ class Control:
         return seconds * (1 - _JITTER + 2 * _JITTER * self._rng())
 
 
-def _document(body: bytes) -> dict[str, Any] | None:
-    """Return a rules document; None for what is none, such as `{}` or `{"success": true}`.
-
-    Raises:
-        RulesError: the body is not a JSON object.
-    """
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        raise RulesError("rules: the answer is not JSON, or was cut off") from None
-    if not isinstance(document, dict):
-        raise RulesError("rules: the answer is not a JSON object")
-    return document if _NAMES.intersection(document) else None
+def _kept_as(config: AgentConfig) -> str:
+    """Return a name of its own for each backend and project: rules of another one are foreign."""
+    source = f"{config.endpoint}\n{config.project_id or ''}".encode("utf-8", "replace")
+    return f"rules-{hashlib.blake2b(source, digest_size=8).hexdigest()}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from typing import Any
 
 import attrs
@@ -12,12 +12,30 @@ import cattrs
 from cattrs.errors import ClassValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
+from guardagent import _lax
+from guardagent.decisions import CHECKS, UNASKED, Decision, Judge, complaint
 from guardagent.errors import RulesError
-from guardagent.plain import as_datetime, describe, wire_time
+from guardagent.plain import describe, wire_time
 
 __all__ = ["DynamicRules"]
 
 _now = partial(dt.datetime.now, dt.timezone.utc)
+
+#: Entries of a field; together with the bound on a document they bound time and memory.
+_NETWORKS_MAX = 250_000
+_AGENTS_MAX = 5_000
+_PATTERNS_MAX = 1_000
+_PATHS_MAX = 10_000
+_MOST = {
+    "ip_blacklist": _NETWORKS_MAX,
+    "ip_whitelist": _NETWORKS_MAX,
+    "emergency_whitelist": _NETWORKS_MAX,
+    "blocked_countries": 1_000,
+    "whitelist_countries": 1_000,
+    "blocked_cloud_providers": 1_000,
+    "blocked_user_agents": _AGENTS_MAX,
+    "suspicious_patterns": _PATTERNS_MAX,
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -74,100 +92,80 @@ class DynamicRules:
         document: dict[str, Any] = _converter.unstructure(self)
         return document
 
+    @cached_property
+    def judge(self) -> Judge:
+        """The rules made ready for `decide`: a second for 100,000 networks, once.
+
+        The agent has it made on its own thread before the rules are in force.
+        """
+        return Judge(self)
+
+    def decide(
+        self,
+        *,
+        ip: str | None = None,
+        path: str | None = None,
+        method: str | None = None,
+        user_agent: str | None = None,
+        country: str | None = UNASKED,
+        cloud_provider: str | None = None,
+    ) -> Decision:
+        """Tell whether a request is let in; pure, and safe on every thread.
+
+        The limits are a matter of counting: see `guardagent.limits`. Whether the rules have
+        expired is the agent's to know.
+
+        Args:
+            ip: the client's address; an unknown one is on no list.
+            path: with the query, as it came; decoded here.
+            method: no rule of the protocol looks at it.
+            user_agent: None when the client sent none, which counts as an empty one.
+            country: the code of the client's country; None when it is not known, which
+                `whitelist_countries` does not let in. Leave it out where countries are not looked
+                up: no rule about them is applied then.
+            cloud_provider: whose address it is, with the region if known ("AWS:eu-west-1").
+
+        Raises:
+            RulesError: rules not made by `from_mapping` hold what is no address or expression.
+        """
+        return self.judge.decide(ip, path, user_agent, country, cloud_provider)
+
 
 def _complaints(error: ClassValidationError) -> list[str]:
     return [f"{note.name}: {exception}" for exception, note in error.group_exceptions()[0]]
 
 
-def _refuse(value: object, allowed: str) -> ValueError:
-    return ValueError(f"given {describe(value)}, allowed: {allowed}")
+def _entries(name: str) -> Callable[[Any, Any], Any]:
+    """Return what reads the entries of a field, and tries whether they can be used."""
+    most, check = _MOST[name], CHECKS.get(name)
 
+    def read(value: Any, kind: Any) -> Any:
+        entries = _lax.texts(value, most)
+        if check is not None:
+            try:
+                check(entries)
+            except ValueError as error:
+                raise ValueError(complaint(entries, error)) from None
+        return set(entries) if kind == set[str] else entries
 
-def _text(value: Any, _type: Any) -> str:
-    if isinstance(value, str):
-        return value
-    raise _refuse(value, "text")
-
-
-def _whole(value: Any, _type: Any) -> int:
-    """Read a whole number; as lax as the backend's own reader (20, "20", 20.0)."""
-    try:
-        if isinstance(value, str):
-            return int(value.strip())
-        if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-            return int(value)
-    except ValueError:
-        pass  # refused below, like everything that is no number
-    raise _refuse(value, "a whole number")
-
-
-def _positive(value: Any, _type: Any) -> int | None:
-    number = None if value is None else _whole(value, int)
-    if number is not None and number < 1:
-        raise _refuse(value, "1 or more, or None")
-    return number
-
-
-_WORDS = {
-    **dict.fromkeys(("true", "1", "yes", "on", "t", "y"), True),
-    **dict.fromkeys(("false", "0", "no", "off", "f", "n"), False),
-}
-
-
-def _truth(value: Any, _type: Any) -> bool:
-    if isinstance(value, (bool, int, float)) and value in (0, 1):
-        return bool(value)
-    if isinstance(value, str) and value.lower() in _WORDS:
-        return _WORDS[value.lower()]
-    raise _refuse(value, "true or false")
-
-
-def _moment(value: Any, _type: Any) -> dt.datetime:
-    try:
-        moment = as_datetime(value)
-        aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)
-        return aware.astimezone(dt.timezone.utc)
-    except (ValueError, OverflowError):
-        raise _refuse(value, "ISO 8601 text or unix seconds") from None
-
-
-def _texts(value: Any, _type: Any) -> list[str]:
-    if not isinstance(value, (list, tuple, set)):
-        raise _refuse(value, "a list of texts")
-    return [_text(item, str) for item in value]
-
-
-def _pairs(value: Any, _type: Any) -> dict[str, tuple[int, int]]:
-    if not isinstance(value, Mapping):
-        raise _refuse(value, "a mapping of path to [requests, window]")
-    return {_text(path, str): _pair(pair) for path, pair in value.items()}
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    if isinstance(value, (list, tuple)) and len(value) == 2:
-        return _whole(value[0], int), _whole(value[1], int)
-    raise _refuse(value, "a pair of whole numbers")
+    return read
 
 
 _converter = cattrs.Converter(detailed_validation=True)
-_converter.register_structure_hook(str, _text)
-_converter.register_structure_hook(int, _whole)
-_converter.register_structure_hook(bool, _truth)
-_converter.register_structure_hook(dt.datetime, _moment)
-_converter.register_structure_hook_func(lambda kind: kind == list[str], _texts)
+_converter.register_structure_hook(str, _lax.text)
+_converter.register_structure_hook(int, _lax.whole)
+_converter.register_structure_hook(bool, _lax.flag)
+_converter.register_structure_hook(dt.datetime, _lax.moment)
 _converter.register_structure_hook_func(
-    lambda kind: kind == set[str], lambda value, _type: set(_texts(value, _type))
+    lambda kind: kind == dict[str, tuple[int, int]],
+    lambda value, _type: _lax.pairs(value, _PATHS_MAX),
 )
-_converter.register_structure_hook_func(lambda kind: kind == dict[str, tuple[int, int]], _pairs)
 _converter.register_unstructure_hook(dt.datetime, wire_time)
 _converter.register_unstructure_hook_func(lambda kind: kind == set[str], sorted)
 _converter.register_unstructure_hook_func(lambda kind: kind == tuple[int, int], list)
+_hooks: dict[str, Any] = {name: override(struct_hook=_entries(name)) for name in _MOST}
+for _name in ("global_rate_limit", "global_rate_window", "auto_ban_threshold", "auto_ban_duration"):
+    _hooks[_name] = override(struct_hook=_lax.positive)
 _converter.register_structure_hook(
-    DynamicRules,
-    make_dict_structure_fn(
-        DynamicRules,
-        _converter,
-        auto_ban_threshold=override(struct_hook=_positive),
-        auto_ban_duration=override(struct_hook=_positive),
-    ),
+    DynamicRules, make_dict_structure_fn(DynamicRules, _converter, **_hooks)
 )

@@ -57,8 +57,11 @@ STATUS_FIELDS = {
     "dropped",
     "breaker",
     "durable",
+    "spool_bytes",
+    "rules_id",
     "rules_version",
     "rules_age",
+    "rules_stale",
     "agent_version",
     "guard_version",
     "guard_core_version",
@@ -183,6 +186,7 @@ class Desk:
             self.clock.advance(wait)
 
     def _status(self, dropped: Mapping[str, int]) -> AgentStatus:
+        rules = self.control.rules()
         stats = self.ledger.snapshot(
             now=self.clock.monotonic(),
             pending=3,
@@ -192,9 +196,12 @@ class Desk:
             spool_bytes=0,
             pid=1,
             threads_alive=3,
+            rules_id=None if rules is None else rules.rule_id,
+            rules_version=None if rules is None else rules.version,
+            rules_age=self.control.rules_age(),
+            rules_stale=self.control.is_stale(),
         )
-        control = self.control
-        return self._health.report(stats, dropped, control.rules(), control.rules_age())
+        return self._health.report(stats, dropped)
 
 
 @attrs.frozen(eq=False)

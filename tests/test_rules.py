@@ -223,13 +223,13 @@ def test_rules_do_not_share_their_lists() -> None:
 
 def test_rules_do_not_share_with_their_document() -> None:
     """Changing the document afterwards changes nothing in force."""
-    document: dict[str, Any] = {"ip_blacklist": ["a"], "endpoint_rate_limits": {"/": [1, 2]}}
+    document: dict[str, Any] = {"ip_blacklist": ["::1"], "endpoint_rate_limits": {"/": [1, 2]}}
     rules = DynamicRules.from_mapping(document)
 
-    document["ip_blacklist"].append("b")
+    document["ip_blacklist"].append("::2")
     document["endpoint_rate_limits"]["/"][0] = 9
 
-    assert rules.ip_blacklist == ["a"]
+    assert rules.ip_blacklist == ["::1"]
     assert rules.endpoint_rate_limits == {"/": (1, 2)}
 
 
@@ -238,7 +238,8 @@ def test_rules_do_not_share_with_their_document() -> None:
 
 @pytest.mark.parametrize("name", [*WHOLE, *WHOLE_OR_NONE])
 @pytest.mark.parametrize(
-    ("given_", "read_"), [("20", 20), (" 20 ", 20), (20.0, 20), (20, 20), (2**40, 2**40), (True, 1)]
+    ("given_", "read_"),
+    [("20", 20), (" 20 ", 20), ("+2_0.00", 20), (20.0, 20), (20, 20), (2**40, 2**40), (True, 1)],
 )
 def test_whole_numbers(name: str, given_: Any, read_: int) -> None:
     """As text and as a float without fraction too; what is read is an int and no bool."""
@@ -261,6 +262,8 @@ def test_whole_numbers_have_no_lower_bound(name: str) -> None:
         "1.5",
         "",
         "twenty",
+        "\u0662",
+        1e19,
         "0x14",
         "9" * 5_000,
         [],
@@ -316,11 +319,15 @@ def test_what_is_no_flag(name: str, given_: Any) -> None:
     ("given_", "read_"),
     [
         ("2027-01-15T08:00:00+00:00", NOON),
+        ("2027-01-15t08:00", NOON),
+        ("2027-01-15_08:00:00+0000", NOON),
+        ("1800000000", NOON),
+        ("1800000000.5", NOON.replace(microsecond=500_000)),
+        (1_800_000_000_000, NOON),
         ("2027-01-15T08:00:00Z", NOON),
         ("2027-01-15T08:00:00z", NOON),
         ("2027-01-15 08:00:00+00:00", NOON),
         ("2027-01-15T09:30:00+01:30", NOON),
-        (" 2027-01-15T08:00:00Z ", NOON),
         ("2027-01-15T08:00:00", NOON),
         ("2027-01-15T08:00:00.250000Z", NOON.replace(microsecond=250_000)),
         ("2027-01-15T08:00:00.250Z", NOON.replace(microsecond=250_000)),
@@ -348,7 +355,21 @@ def test_a_datetime_is_a_time() -> None:
 @pytest.mark.parametrize("name", ["timestamp", "expires_at"])
 @pytest.mark.parametrize(
     "given_",
-    ["", "soon", "2027-13-01T00:00:00Z", True, [], {}, 1e300, float("nan"), float("inf"), -1e18],
+    [
+        "",
+        "soon",
+        "2027-W02-5",
+        "2027-01-15T08",
+        " 2027-01-15 ",
+        "2027-13-01T00:00:00Z",
+        True,
+        [],
+        {},
+        1e300,
+        float("nan"),
+        float("inf"),
+        -1e18,
+    ],
 )
 def test_what_is_no_time(name: str, given_: Any) -> None:
     """Nor is a number no calendar reaches."""
@@ -373,13 +394,15 @@ def test_a_time_at_the_edge_of_the_calendar(edge: str) -> None:
 
 @pytest.mark.parametrize("name", LISTS)
 @pytest.mark.parametrize(
-    "given_", [["a", "b"], ("a", "b"), {"a", "b"}], ids=["list", "tuple", "set"]
+    "given_",
+    [["10.1.1.1", "::1"], ("10.1.1.1", "::1"), {"10.1.1.1", "::1"}],
+    ids=["list", "tuple", "set"],
 )
 def test_lists_of_texts(name: str, given_: Any) -> None:
     """Any of Python's own collections; the type of the field stays."""
     value = getattr(DynamicRules.from_mapping({name: given_}), name)
 
-    assert sorted(value) == ["a", "b"]
+    assert sorted(value) == ["10.1.1.1", "::1"]
     assert type(value) is (set if name == "blocked_cloud_providers" else list)
 
 
@@ -410,6 +433,8 @@ def test_pairs(given_: Any) -> None:
         {"/": {"a": 1, "b": 2}},
         {"/": [1, "x"]},
         {"/": [None, 1]},
+        {"/": [0, 60]},
+        {"/": [5, -60]},
         {"/": 5},
         {1: [1, 2]},
     ],
@@ -441,17 +466,17 @@ def test_none_where_it_is_not(name: str) -> None:
     assert refusal({name: None}).startswith(f"{name}: given None")
 
 
-@pytest.mark.parametrize("name", ["auto_ban_threshold", "auto_ban_duration"])
+@pytest.mark.parametrize("name", WHOLE_OR_NONE)
 @pytest.mark.parametrize("given_", [0, -1, "0"])
 def test_bounds(name: str, given_: Any) -> None:
-    """A ban after nothing, or for no time, is a mistake."""
+    """A ban after nothing, or a limit of nothing, is a mistake."""
     text = refusal({name: given_})
 
     assert text.startswith(f"{name}: given ")
     assert "allowed: 1 or more" in text
 
 
-@pytest.mark.parametrize("name", ["auto_ban_threshold", "auto_ban_duration"])
+@pytest.mark.parametrize("name", WHOLE_OR_NONE)
 def test_one_is_enough(name: str) -> None:
     """The bound itself is allowed."""
     assert getattr(read({name: 1}), name) == 1
@@ -482,6 +507,66 @@ def test_every_bad_field_is_named(bad: dict[str, Any]) -> None:
     complaints = refusal({**WRITTEN, **bad}).split("; ")
 
     assert sorted(text.partition(":")[0] for text in complaints) == sorted(bad)
+
+
+NETWORK_LISTS = ["ip_blacklist", "ip_whitelist", "emergency_whitelist"]
+
+
+@pytest.mark.parametrize("name", NETWORK_LISTS)
+@pytest.mark.parametrize(
+    "given_",
+    ["", "300.1.1.1", "10.0.0.0/33", "10.0.0.0/", "::1/129", "::/x", "host", "10.1", "1.2.3.4-5"],
+)
+def test_what_is_no_network(name: str, given_: str) -> None:
+    """The entry is quoted, with its place."""
+    text = refusal({name: ["10.0.0.1", given_, "10.0.0.2"]})
+
+    assert text == f"{name}: given {given_!r} (str) at 1, allowed: an IP address or network"
+
+
+@pytest.mark.parametrize("name", ["blocked_user_agents", "suspicious_patterns"])
+@pytest.mark.parametrize(
+    ("given_", "why"),
+    [
+        ("(", "a regular expression (missing ), unterminated subpattern)"),
+        ("(a+)+$", "a regular expression that does not backtrack for long"),
+        ("x" * 1001, "at most 1000 characters"),
+        ("[[a]", "a regular expression whose sets hold no [, --, &&, ~~ or ||"),
+        ("(?:" * 25 + "a" + ")*" * 25, "a regular expression not nested deeper than 20 levels"),
+    ],
+    ids=["broken", "catastrophic", "long", "unclear", "deep"],
+)
+def test_what_is_no_pattern(name: str, given_: str, why: str) -> None:
+    """A bad one is named, and it refuses the document."""
+    text = refusal({name: ["sqlmap", given_], "version": "x"})
+
+    assert f"{name}: given " in text
+    assert f" at 1, allowed: {why}" in text
+    assert "version: given 'x'" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("ip_blacklist", 250_000),
+        ("blocked_countries", 1_000),
+        ("blocked_user_agents", 5_000),
+        ("suspicious_patterns", 1_000),
+        ("blocked_cloud_providers", 1_000),
+    ],
+)
+def test_lists_are_bounded(name: str, most: int) -> None:
+    """Ten million entries are refused by their number, before any of them is looked at."""
+    text = refusal({name: ["::1"] * 10_000_000})
+
+    assert text == f"{name}: given 10000000 entries, allowed: at most {most}"
+
+
+def test_paths_are_bounded() -> None:
+    """So is the number of paths with a limit of their own."""
+    text = refusal({"endpoint_rate_limits": dict.fromkeys(map(str, range(10_001)), [1, 1])})
+
+    assert text == "endpoint_rate_limits: given 10001 entries, allowed: at most 10000"
 
 
 class Loud:

@@ -1,0 +1,133 @@
+"""Which network of many an address lies in: IPv4, IPv6 and IPv4 written as IPv6 (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from socket import AF_INET, AF_INET6, inet_pton
+
+__all__ = ["Address", "Networks", "read_address", "read_network"]
+
+#: Bits of the family, 32 or 128, and the number.
+Address = tuple[int, int]
+
+#: Longer texts are no addresses; the longest one has 45 characters, and a zone may follow.
+_LONGEST = 100
+
+
+def read_address(text: object) -> Address | None:
+    """Return the address; None for what is none.
+
+    `::ffff:192.0.2.1` is 192.0.2.1. Brackets, a port and a zone are cut off, as proxies and
+    servers write them; an `ipaddress` object will do too.
+    """
+    try:
+        return _parse(text)  # type: ignore[arg-type]  # what is no text raises TypeError
+    except (OSError, ValueError, TypeError):
+        pass  # not the plain form
+    try:
+        return _parse(_bare(text if isinstance(text, str) else str(_packed(text))))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def read_network(text: str) -> tuple[int, int, int]:
+    """Return bits, length of the prefix, and number of an address or network.
+
+    Bits to the right of the prefix are ignored; an IPv4 mask (`/255.255.0.0`) is a prefix too.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    host, slash, mask = text.strip().partition("/")
+    try:
+        family = AF_INET6 if ":" in host else AF_INET
+        packed = inet_pton(family, host)
+        bits, value = 8 * len(packed), int.from_bytes(packed, "big")
+        length = _prefix(mask, bits) if slash else bits
+    except (OSError, ValueError):
+        raise ValueError("an IP address or network") from None
+    if bits == 128 and length >= 96 and value >> 32 == 0xFFFF:
+        return 32, length - 96, value & 0xFFFFFFFF
+    return bits, length, value
+
+
+class Networks:
+    """A table of addresses and networks; looking one up takes as long for 10 as for 100,000.
+
+    Args:
+        entries: addresses and networks as text, any number of times.
+
+    Raises:
+        ValueError: an entry is neither; the second argument is its position.
+    """
+
+    __slots__ = ("_tables",)
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        found: dict[tuple[int, int], dict[int, str]] = {}
+        for position, entry in enumerate(entries):
+            try:
+                bits, length, value = read_network(entry)
+            except ValueError as error:
+                raise ValueError(str(error), position) from None
+            found.setdefault((bits, length), {}).setdefault(value >> bits - length, entry)
+        #: By bits: how far to shift an address, and the networks of that length; long ones first.
+        self._tables: dict[int, list[tuple[int, dict[int, str]]]] = {32: [], 128: []}
+        for bits, length in sorted(found, reverse=True):
+            self._tables[bits].append((bits - length, found[bits, length]))
+
+    def __bool__(self) -> bool:
+        return any(self._tables.values())
+
+    def find(self, address: Address | None) -> str | None:
+        """Return the smallest network with the address, as it was given."""
+        if address is not None:
+            bits, value = address
+            for shift, table in self._tables[bits]:
+                entry = table.get(value >> shift)
+                if entry is not None:
+                    return entry
+        return None
+
+
+def _parse(text: str) -> Address:
+    if ":" not in text:
+        return 32, int.from_bytes(inet_pton(AF_INET, text), "big")
+    value = int.from_bytes(inet_pton(AF_INET6, text), "big")
+    return (32, value & 0xFFFFFFFF) if value >> 32 == 0xFFFF else (128, value)
+
+
+def _packed(address: object) -> object:
+    """Return an `ipaddress` object; nothing else is written as text."""
+    if isinstance(getattr(address, "packed", None), bytes):
+        return address
+    raise TypeError("not an address")
+
+
+def _bare(text: str) -> str:
+    if len(text) > _LONGEST:
+        raise ValueError("too long for an address")
+    text = text.strip()
+    if text.startswith("["):
+        text, _, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+    elif text.count(":") == 1:
+        text, _, port = text.partition(":")
+    else:
+        port = ""
+    if port and not (port.isascii() and port.isdigit()):
+        raise ValueError("not a port")
+    return text.partition("%")[0]
+
+
+def _prefix(mask: str, bits: int) -> int:
+    if mask.isascii() and mask.isdigit() and len(mask) <= 3 and int(mask) <= bits:
+        return int(mask)
+    if bits == 128:
+        raise ValueError("not a prefix")
+    value = int.from_bytes(inet_pton(AF_INET, mask), "big")
+    for number in (value, value ^ 0xFFFFFFFF):  # a net mask, or a host mask
+        hosts = number ^ 0xFFFFFFFF
+        if hosts & (hosts + 1) == 0:
+            return 32 - hosts.bit_length()
+    raise ValueError("not a mask")
