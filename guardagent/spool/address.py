@@ -59,8 +59,10 @@ def open_spool(
     )
 
 
-def open_store(config: AgentConfig, clock: Clock) -> Store:
+def open_store(config: AgentConfig, clock: Clock, *, read_only: bool = False) -> Store:
     """Return the store of a durable spool; nothing is opened yet.
+
+    `read_only` is for questions: nothing is made that is not there.
 
     Raises:
         ConfigError: the spool is in memory.
@@ -80,7 +82,7 @@ def open_store(config: AgentConfig, clock: Clock) -> Store:
         from guardagent.spool.sqlite import SQLiteStore
 
         path = Path(where.removeprefix("sqlite:///"))
-        return SQLiteStore(path, fsync=config.spool_fsync, **bounds)
+        return SQLiteStore(path, fsync=config.spool_fsync, read_only=read_only, **bounds)
     from guardagent.spool.redis import RedisStore
 
     return RedisStore(where, config.project_id, **bounds)

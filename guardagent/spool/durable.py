@@ -105,13 +105,14 @@ class DurableSpool:
         self._retry_in = _RETRY_FIRST
         self._mending = threading.Lock()  # held by whoever tries to reach a store that is away
         self._sheltered_since: int | None = None
+        self._moving = 0  # records that are neither in the shelter nor in the store for a moment
         #: Settlements that the store could not be told of yet.
         self._owed: deque[Callable[[], tuple[int, Depth]]] = deque()
 
     @property
     def durable(self) -> bool:
         """Tell whether what is pending would survive the process."""
-        return (self._is_closed or not self._is_away) and self._shelter.pending() == 0
+        return (self._is_closed or not self._is_away) and self.at_risk() == 0
 
     # -- in and out --------------------------------------------------------------------------
 
@@ -260,7 +261,7 @@ class DurableSpool:
 
     def pending(self) -> int:
         """Return what the store held when it was last asked, and what is sheltered."""
-        return self._depth.records + self._shelter.pending()
+        return self._depth.records + self.at_risk()
 
     def nbytes(self) -> int:
         """Return the bytes of the bodies."""
@@ -269,11 +270,11 @@ class DurableSpool:
 
     def balance(self) -> int:
         """Return what this process put in less what it took out, whoever had put that in."""
-        return self._put.value - self._taken.value + self._shelter.pending()
+        return self._put.value - self._taken.value + self.at_risk()
 
     def at_risk(self) -> int:
         """Return the number of records that would go with the process."""
-        return self._shelter.pending()
+        return self._shelter.pending() + self._moving
 
     def room(self) -> int:
         """Return how many records more are within the bounds; 0 from 7/8 of the bytes on."""
@@ -289,11 +290,11 @@ class DurableSpool:
 
     def is_settled(self, ticket: _Ticket) -> bool:
         """Tell whether nothing of it is left; for want of an answer it is not."""
-        if not self._shelter.is_settled(ticket.shelter):
+        if self._moving or not self._shelter.is_settled(ticket.shelter):
             return False
         if self._hands_over:
             return True
-        if self._is_away:
+        if self._is_away or self._is_closed or self._holding.is_older_than(self._depth.generation):
             return False
         try:
             return self._spans.is_settled(ticket.mark, self._store.holds)
@@ -360,7 +361,7 @@ class DurableSpool:
     def close(self) -> int:
         """Give everything back; return the number of records that only this process had."""
         self.hand_back()
-        if not self._is_closed and not self._is_away:
+        if not self._is_closed and (not self._is_away or self._owed or self.at_risk()):
             self._settle_up()
         self._is_closed = True
         self._store.close()
@@ -376,7 +377,9 @@ class DurableSpool:
             if known is _UNKNOWN or depth.generation == known.generation:
                 return
             self._spans.clear()
+            # What others have delivered is not lost, but this process cannot tell which that was.
             lost = self._put.value - self._taken.value - len(self._holding)
+            lost = min(lost, known.records)
             self._taken.add(max(0, lost))
         if lost > 0:
             self._on_lost("spool_lost", lost)
@@ -395,7 +398,7 @@ class DurableSpool:
         """Tell whether the store can be used; try it, when it is time to."""
         if self._is_closed:
             return False
-        if not self._is_away and not self._shelter.can_withdraw:
+        if not (self._is_away or self._owed or self._shelter.can_withdraw):
             return True
         if self._clock.monotonic() < self._retry_at or not self._mending.acquire(blocking=False):
             return not self._is_away
@@ -424,7 +427,10 @@ class DurableSpool:
 
     def _move(self) -> None:
         """Move what was sheltered into the store."""
-        while records := self._shelter.withdraw(_MOVED_AT_A_TIME):
+        while self._shelter.can_withdraw:
+            self._moving = _MOVED_AT_A_TIME  # before the first of them is out
+            records = self._shelter.withdraw(_MOVED_AT_A_TIME)
+            self._moving = len(records)
             note = partial(self._spans.add_late, since=self._sheltered_since or 0)
             lost = len(records)
             try:
@@ -433,6 +439,7 @@ class DurableSpool:
                 lost = self._shelter.append(records)
                 raise
             finally:
+                self._moving = 0
                 if lost:
                     self._on_lost("overflow", lost)
 

@@ -7,6 +7,7 @@ or a body that is certain to be the one that was written. Pure.
 from __future__ import annotations
 
 import struct
+from typing import Any
 from zlib import crc32
 
 from guardagent.encoding import Record
@@ -31,31 +32,33 @@ def pack(record: Record) -> bytes:
     return _pack(_VERSION, record.created_at, crc32(body)) + body
 
 
-def unpack(frame: bytes) -> bytes:
+def unpack(frame: Any) -> bytes:
     """Return the body of a frame.
 
     Raises:
         FrameError: it was damaged, or is of a version this release does not know.
     """
+    if not isinstance(frame, bytes):  # whoever can write there can write anything
+        raise FrameError("a record is not made of bytes")
     if len(frame) <= HEADER_BYTES:
         raise FrameError(f"{len(frame)} bytes are too short for a record")
     version, _, checksum = _unpack(frame)
     if version != _VERSION:
         raise FrameError(f"version {version} of a record is not known, only {_VERSION}")
-    body = frame[HEADER_BYTES:]
+    body: bytes = frame[HEADER_BYTES:]
     if crc32(body) != checksum:
         raise FrameError("the checksum of a record does not agree with it")
     return body
 
 
-def made_at(frame: bytes) -> float:
+def made_at(frame: Any) -> float:
     """Return the unix seconds of a frame's encoding; infinity when it cannot be told."""
-    if len(frame) < HEADER_BYTES or frame[0] != _VERSION:
+    if not isinstance(frame, bytes) or len(frame) < HEADER_BYTES or frame[0] != _VERSION:
         return float("inf")
     moment: float = _TIME.unpack_from(frame, 1)[0]
     return moment if moment == moment else float("inf")  # noqa: PLR0124 - NaN is not itself
 
 
-def weight(frame: bytes) -> int:
+def weight(frame: Any) -> int:
     """Return the bytes of the body in a batch, the comma included."""
-    return len(frame) - HEADER_BYTES + 1
+    return len(frame) - HEADER_BYTES + 1 if isinstance(frame, bytes) else 0

@@ -106,11 +106,16 @@ class Holding:
             self._records -= sum(map(len, gone))
         return gone
 
+    def is_older_than(self, generation: str) -> bool:
+        """Tell whether something is held that another generation of the store knew."""
+        with self._lock:
+            return any(batch.position.generation != generation for batch in self._all())
+
     def ids(self) -> dict[Kind, list[Any]]:
         """Return the ids of everything held."""
         with self._lock:
             held: dict[Kind, list[Any]] = {}
-            for batch in (*self._out, *(one for some in self._released.values() for one in some)):
+            for batch in self._all():
                 held.setdefault(batch.kind, []).extend(batch.position.ids)
             return held
 
@@ -123,3 +128,6 @@ class Holding:
                 batches.clear()
             self._records = 0
             return held
+
+    def _all(self) -> list[Batch]:
+        return [*self._out, *(batch for some in self._released.values() for batch in some)]

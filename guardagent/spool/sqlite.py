@@ -30,6 +30,8 @@ _KINDS: tuple[Kind, ...] = get_args(Kind)
 _STALE = 30.0
 _DEAD_KEPT = 10_000
 _EVICTED_AT_A_TIME = 500
+#: No lease is longer, whoever gave it.
+_LEASE_MAX = 7_200.0
 
 
 class SQLiteStore:
@@ -42,6 +44,7 @@ class SQLiteStore:
         lease: seconds for which a claim holds without being renewed.
         owner: differs for every process and every agent in it.
         fsync: wait for the disk with each append, so that a power cut loses nothing either.
+        read_only: answer questions and change nothing, not even the file's existence.
     """
 
     def __init__(
@@ -55,8 +58,9 @@ class SQLiteStore:
         owner: str,
         clock: Clock = SYSTEM_CLOCK,
         fsync: bool = False,
+        read_only: bool = False,
     ) -> None:
-        self._file = SQLiteFile(Path(path), fsync=fsync)
+        self._file = SQLiteFile(Path(path), fsync=fsync, read_only=read_only)
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._when_full = when_full
@@ -76,7 +80,10 @@ class SQLiteStore:
 
     def _append(self, db: sqlite3.Connection, frames: Mapping[Kind, Sequence[bytes]]) -> Added:
         spans: dict[Kind, tuple[Id, Id]] = {}
-        for kind, some in frames.items():
+        lost = 0
+        for kind, given in frames.items():
+            some = [frame for frame in given if len(frame) <= self._max_bytes]
+            lost += len(given) - len(some)  # it alone goes, rather than all others for it
             if not some:
                 continue
             (tail,) = db.execute("SELECT tail FROM lanes WHERE kind = ?", (kind,)).fetchone()
@@ -88,7 +95,8 @@ class SQLiteStore:
                 (last, len(some), sum(map(len, some)), kind),
             )
             spans[kind] = first, last
-        lost = self._evict(db) if self._when_full == "drop_oldest" else 0
+        if self._when_full == "drop_oldest":
+            lost += self._evict(db)
         return Added(lost, spans, self._depth(db))
 
     def claim(
@@ -132,24 +140,22 @@ class SQLiteStore:
         return self._file.transaction(work)
 
     def renew(self, held: Mapping[Kind, Sequence[Id]]) -> None:
-        """Move this owner's deadlines."""
+        """Move their deadlines."""
         deadline = self._clock.monotonic() + self._lease
-        self._file.transaction(
-            lambda db: db.execute(
-                "UPDATE leases SET deadline = ? WHERE owner = ?", (deadline, self._owner)
-            )
-        )
+        self._touch(held, self._owner, deadline)
 
     def give_back(self, held: Mapping[Kind, Sequence[Id]]) -> None:
         """Let the leases end now."""
+        self._touch(held, "", 0.0)
 
+    def _touch(self, held: Mapping[Kind, Sequence[Id]], owner: str, deadline: float) -> None:
         def work(db: sqlite3.Connection) -> None:
             for kind, ids in held.items():
                 for first, last in _spans(ids):
                     db.execute(
-                        "UPDATE leases SET owner = '', deadline = 0"
+                        "UPDATE leases SET owner = ?, deadline = ?"
                         " WHERE owner = ? AND kind = ? AND first <= ? AND last >= ?",
-                        (self._owner, kind, last, first),
+                        (owner, deadline, self._owner, kind, last, first),
                     )
 
         self._file.transaction(work)
@@ -298,7 +304,7 @@ class SQLiteStore:
             "SELECT id, kind, first, last, size, batch_id, created_at FROM leases"
             " WHERE owner <> ? AND (deadline <= ? OR deadline > ?) ORDER BY id"
         )
-        late = db.execute(query, (self._owner, now, now + 2 * self._lease + 60)).fetchall()
+        late = db.execute(query, (self._owner, now, now + _LEASE_MAX)).fetchall()
         for lease, kind, first, last, size, batch_id, created_at in late:
             entries = db.execute(
                 f"SELECT id, frame FROM {kind} WHERE id BETWEEN ? AND ? ORDER BY id", (first, last)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from guardagent._log import say
 from guardagent.errors import SpoolError
@@ -38,7 +39,6 @@ CREATE TABLE lanes (
     kind TEXT PRIMARY KEY, head INTEGER NOT NULL, divide INTEGER NOT NULL, fresh INTEGER NOT NULL,
     tail INTEGER NOT NULL, records INTEGER NOT NULL, nbytes INTEGER NOT NULL
 ) WITHOUT ROWID;
-INSERT INTO lanes VALUES ('events', 0, 0, 0, 0, 0, 0), ('metrics', 0, 0, 0, 0, 0, 0);
 CREATE TABLE leases (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     size INTEGER NOT NULL, owner TEXT NOT NULL, deadline REAL NOT NULL, batch_id TEXT NOT NULL,
@@ -51,6 +51,7 @@ CREATE TABLE dead (
 CREATE TABLE kept (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
 _GENERATION = "generation"
+_MAGIC = b"SQLite format 3\0"
 
 #: Connections of a parent process, kept for ever: SQLite forbids even to close them in a child.
 _inherited: list[Any] = []
@@ -62,10 +63,12 @@ class SQLiteFile:
     Args:
         path: of the file; made when it is missing, readable by its owner only.
         fsync: wait for the disk with each transaction.
+        read_only: change nothing, and make no file.
     """
 
-    def __init__(self, path: Path, *, fsync: bool) -> None:
+    def __init__(self, path: Path, *, fsync: bool, read_only: bool = False) -> None:
         self.path = path
+        self._read_only = read_only
         #: Random text made together with the file.
         self.generation = ""
         self._fsync = fsync
@@ -152,42 +155,47 @@ class SQLiteFile:
         if self._connection is not None and self._inode == _inode(self.path):
             return self._connection
         self._drop()  # or somebody has deleted the file under us
-        if not self.path.exists():
+        if not self._read_only:
             flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
-            with contextlib.suppress(FileExistsError):  # another process was quicker
+            with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.path, flags, 0o600))
+        inode = self._inode = _inode(self.path)
+        uri = f"file:{quote(os.fspath(self.path))}?mode={'ro' if self._read_only else 'rw'}"
         db = sqlite3.connect(
-            self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            uri, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
         )
         try:
             self._prepare(db)
         except BaseException:
             db.close()
             raise
-        self._connection, self._inode = db, _inode(self.path)
+        self._connection, self._inode = db, inode
         return db
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
-        db.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
-        if version == 0:
-            _create(db)
-        elif version != _VERSION:
-            raise SpoolError(
-                f"{self.path}: a spool of version {version}; this release knows {_VERSION} only"
-            )
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version != _VERSION and (tables or self._read_only):
+            found = f"a spool of version {version}" if version else "no spool of guardagent's"
+            raise SpoolError(f"{self.path}: {found}; this release knows version {_VERSION} only")
+        if not self._read_only:
+            if version == 0:
+                db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+            db.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
+            if version == 0:
+                _create(db)
         row = db.execute("SELECT value FROM kept WHERE name = ?", (_GENERATION,)).fetchone()
         self.generation = bytes(row[0]).decode() if row else ""
 
     def _put_aside(self, error: sqlite3.Error) -> None:
         """Rename a file that is no database, so that a new one can take its place."""
-        inode, self._connection = self._inode, None
-        if inode is not None and inode != _inode(self.path):
+        self._drop()
+        if self._read_only or self._inode != _inode(self.path):
             return  # another process has done it
+        if not self.generation and not _is_sqlite(self.path):
+            return  # somebody else's file: the path is wrong
         aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}")
         with contextlib.suppress(OSError):  # told by the error that is raised in any case
             self.path.rename(aside)
@@ -206,6 +214,11 @@ def _create(db: sqlite3.Connection) -> None:
         if version == 0:  # nobody was quicker
             for statement in _SCHEMA.split(";\n"):
                 db.execute(statement)
+            # Ids of two files never meet: a late settlement must not strike records of a new file.
+            start = int(time.time() * 1_000) << 20
+            for kind in ("events", "metrics"):
+                lane = (kind, start, 0, start, start, 0, 0)
+                db.execute("INSERT INTO lanes VALUES (?, ?, ?, ?, ?, ?, ?)", lane)
             db.execute(
                 "INSERT INTO kept VALUES (?, ?)", (_GENERATION, os.urandom(8).hex().encode())
             )
@@ -223,6 +236,15 @@ def _inode(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _is_sqlite(path: Path) -> bool:
+    """Tell whether the file begins as SQLite's do, or is not there."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return True
 
 
 def _is_broken(error: sqlite3.Error) -> bool:
