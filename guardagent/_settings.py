@@ -231,6 +231,8 @@ _REDIS_SCHEMES = {
 
 
 def _file_to_be(name: str) -> str:
+    if "\0" in name:
+        raise _Refused("the path of a file")
     path = Path(name)
     path = path if path.is_absolute() else Path.cwd() / path
     try:
@@ -241,7 +243,7 @@ def _file_to_be(name: str) -> str:
                 f"a path in a folder that exists; {path.parent} does not (four slashes begin an"
                 " absolute path)"
             )
-    except (OSError, ValueError):  # too long, or with a NUL in it
+    except OSError:  # too long, for one
         raise _Refused("the path of a file") from None
     return os.fspath(path)
 

@@ -14,7 +14,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-__all__ = ["install", "uninstall"]
+__all__ = ["install", "replace", "uninstall"]
 
 _PACKAGE = "guard_agent"
 #: What all four Guard libraries import first, at the top of the application.

@@ -1,0 +1,201 @@
+"""The operations of the Redis store, as scripts that the server runs whole or not at all."""
+
+from __future__ import annotations
+
+from guardagent.spool.redis_claim import CLAIM
+from guardagent.spool.redis_lua import ADD, PRELUDE, Script
+
+__all__ = [
+    "APPEND",
+    "CLAIM",
+    "COUNT_DEAD",
+    "DEAD",
+    "DEPTH",
+    "DISCARD",
+    "EXPIRE",
+    "GET",
+    "HOLDS",
+    "LEAVE",
+    "OLDEST",
+    "PURGE",
+    "PUT",
+    "RENEW",
+    "REQUEUE",
+    "SETTLE",
+    "WAITING",
+    "Script",
+]
+
+APPEND = Script(
+    PRELUDE
+    + ADD
+    + """
+local generation, reply = opened(), {0}
+for i, kind in ipairs(KINDS) do
+  local blob, frames, at = ARGV[2 + 2 * i], {}, 1
+  for length in string.gmatch(ARGV[1 + 2 * i], '%d+') do
+    frames[#frames + 1] = string.sub(blob, at, at + length - 1)
+    at = at + length
+  end
+  reply[2 * i], reply[2 * i + 1] = add(kind, frames)
+end
+reply[1] = evict()
+return with_depth(generation, reply)
+"""
+)
+
+SETTLE = Script(
+    PRELUDE
+    + """
+local kind, runs, reason, buried_at, dead_kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local key, ids, frames, total = STREAMS[kind], {}, {}, 0
+local generation = opened()
+for first, last in string.gmatch(runs, '(%S+) (%S+)') do
+  call('HDEL', BATCHES, kind .. ':' .. first)
+  for _, entry in ipairs(call('XRANGE', key, first, last)) do
+    local frame, size = frame_of(entry)
+    ids[#ids + 1], total = entry[1], total + size
+    if reason ~= '' then frames[#frames + 1] = frame end
+  end
+end
+in_slices(ids, {'XACK', key, GROUP})
+local gone = forget(kind, ids, total)
+for _, frame in ipairs(frames) do
+  call('XADD', DEAD, 'MAXLEN', '=', dead_kept, '*', 'k', kind, 'r', reason, 't', buried_at,
+       'f', frame)
+end
+return with_depth(generation, {gone})
+"""
+)
+
+RENEW = Script(
+    PRELUDE
+    + """
+local owner, receiver, idle = ARGV[1], ARGV[2], ARGV[3]
+for i, kind in ipairs(KINDS) do
+  local ids = held(kind, ARGV[3 + i], owner)
+  in_slices(ids, {'XCLAIM', STREAMS[kind], GROUP, receiver, 0}, {'IDLE', idle, 'JUSTID'})
+end
+if receiver ~= owner then call('HDEL', STATE, 'swept') end
+return 1
+"""
+)
+
+EXPIRE = Script(
+    PRELUDE
+    + """
+local generation, before, gone, left = opened(), tonumber(ARGV[1]), 0, 10
+for _, kind in ipairs(KINDS) do
+  for _, span in ipairs(spans_of(kind)) do
+    local count = 1
+    while left > 0 do
+      local ids, total = {}, 0
+      local some = call('XRANGE', STREAMS[kind], '(' .. span[1], span[2], 'COUNT', count)
+      for _, entry in ipairs(some) do
+        if made_at(entry) < before then
+          ids[#ids + 1], total = entry[1], total + select(2, frame_of(entry))
+        end
+      end
+      gone = gone + forget(kind, ids, total)
+      if #ids < count then break end
+      count, left = 500, left - 1
+    end
+  end
+end
+return with_depth(generation, {gone, left})
+"""
+)
+
+DEPTH = Script(PRELUDE + "return with_depth(opened(), {})")
+
+OLDEST = Script(
+    PRELUDE
+    + """
+local reply = {}
+for _, kind in ipairs(KINDS) do
+  for _, entry in ipairs(call('XRANGE', STREAMS[kind], '-', '+', 'COUNT', 1)) do
+    reply[#reply + 1] = (frame_of(entry))
+  end
+end
+return reply
+"""
+)
+
+HOLDS = Script(PRELUDE + "return #call('XRANGE', STREAMS[ARGV[1]], ARGV[2], ARGV[3], 'COUNT', 1)")
+
+GET = Script(PRELUDE + "return call('HGET', KEPT, ARGV[1])")
+
+PUT = Script(PRELUDE + "return call('HSET', KEPT, ARGV[1], ARGV[2])")
+
+WAITING = Script(
+    PRELUDE
+    + """
+return {packed(call('XRANGE', STREAMS[ARGV[1]], '(' .. ARGV[2], '+', 'COUNT', ARGV[3]))}
+"""
+)
+
+DEAD = Script(PRELUDE + "return call('XRANGE', DEAD, '(' .. ARGV[1], '+', 'COUNT', ARGV[2])")
+
+COUNT_DEAD = Script(PRELUDE + "return call('XLEN', DEAD)")
+
+REQUEUE = Script(
+    PRELUDE
+    + ADD
+    + """
+local frames, n = {events = {}, metrics = {}}, 0
+opened()
+for id in string.gmatch(ARGV[3], '%S+') do
+  for _, entry in ipairs(call('XRANGE', DEAD, id, id)) do
+    local letter = {}
+    for i = 1, #entry[2], 2 do letter[entry[2][i]] = entry[2][i + 1] end
+    local some = frames[letter.k]
+    if some and letter.f then
+      some[#some + 1], n = letter.f, n + call('XDEL', DEAD, id)
+    end
+  end
+end
+for _, kind in ipairs(KINDS) do add(kind, frames[kind]) end
+evict()
+return n
+"""
+)
+
+DISCARD = Script(
+    PRELUDE
+    + """
+local n = 0
+for id in string.gmatch(ARGV[1], '%S+') do n = n + call('XDEL', DEAD, id) end
+return n
+"""
+)
+
+PURGE = Script(
+    PRELUDE
+    + """
+opened()
+local records = totals()
+for _, kind in ipairs(KINDS) do
+  call('XTRIM', STREAMS[kind], 'MAXLEN', 0)
+  call('XGROUP', 'DESTROY', STREAMS[kind], GROUP)
+  call('XGROUP', 'CREATE', STREAMS[kind], GROUP, '$')
+  call('HDEL', STATE, kind .. ':low', kind .. ':high', kind .. ':turn')
+  call('HSET', STATE, kind .. ':bytes', 0)
+end
+call('DEL', BATCHES)
+return records
+"""
+)
+
+#: Deleting a consumer would delete its leases, too.
+LEAVE = Script(
+    PRELUDE
+    + """
+for _, kind in ipairs(KINDS) do
+  local leases = redis.pcall('XPENDING', STREAMS[kind], GROUP, '-', '+', 1, ARGV[1])
+  if not leases.err and #leases == 0 then
+    call('XGROUP', 'DELCONSUMER', STREAMS[kind], GROUP, ARGV[1])
+  end
+end
+return 1
+"""
+)
