@@ -25,7 +25,9 @@ _LEAD = 16
 #: Groups within groups that are looked into.
 _DEEPEST = 20
 #: A loop over more than a single character takes so many steps for each, and two for each node.
-_GROUP = 8.0
+_GROUP = 12.0
+#: So does one over a character or set other than ".", which is compared in any case.
+_SET = 2.5
 #: Loops of fewer turns end close to where they begin.
 _FEW = 8
 
@@ -137,8 +139,9 @@ def _repeat(
     is_anchored = flow.before is not None and not flow.before & chars
     if body.total > 1:  # several ways for one text
         return _explode(flow, _power(body.total, count), body.work, before)
-    is_plain = len(value[2]) == 1 and str(value[2][0][0]) in _SINGLE  # not even in a group
-    step = 1.0 if is_plain else _GROUP + 2.0 * _size(items, length)
+    step = _GROUP + 2.0 * _size(items, length)
+    if len(value[2]) == 1 and str(value[2][0][0]) in _SINGLE:  # not even in a group
+        step = 1.0 if str(value[2][0][0]) == "ANY" else _SET
     if is_end:
         return attrs.evolve(flow, work=flow.work + flow.total * least * step, before=before)
     reach = min(count * max(1, width), length)

@@ -109,7 +109,9 @@ def _bare(text: str) -> str:
         raise ValueError("too long for an address")
     text = text.strip()
     if text.startswith("["):
-        text, _, port = text[1:].partition("]")
+        text, bracket, port = text[1:].partition("]")
+        if not bracket:
+            raise ValueError("a bracket is missing")
         port = port.removeprefix(":")
     elif text.count(":") == 1:
         text, _, port = text.partition(":")

@@ -52,6 +52,8 @@ OTHERS: dict[str, Any] = {
     "queue_capacity": 10_000,
     "spool_max_records": 100_000,
     "spool_max_bytes": 64 * 1024 * 1024,
+    "spool_lease": 15.0,
+    "spool_fsync": False,
     "overflow": "drop_oldest",
     "block_timeout": 1.0,
     "max_batch_size": 500,
@@ -278,6 +280,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "queue_capacity": (1, 10_000_000),
     "spool_max_records": (1, 1_000_000_000),
     "spool_max_bytes": (4_096, 2**50),
+    "spool_lease": (0.5, 3_600.0),
     "block_timeout": (0.0, 3_600.0),
     "max_batch_size": (1, 100_000),
     "max_batch_bytes": (4_096, 64 * 1024 * 1024),
@@ -387,11 +390,96 @@ def test_spools(value: str) -> None:
     assert config(spool=value).spool == "memory://"
 
 
-@pytest.mark.parametrize("value", ["", "sqlite:///x", "redis://u:p@h", 5, None])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "redis://localhost:6379/0",
+        "rediss://u:p@host",
+        "unix:///run/redis.sock?db=1",
+        "redis+sentinel://a:26379,b:26379/main",
+        "redis+cluster://host:7000",
+    ],
+)
+def test_addresses_of_redis(value: str) -> None:
+    """They are kept as they are; whether somebody answers is seen later."""
+    assert config(spool=f" {value}\n").spool == value
+
+
+def test_a_client_of_redis() -> None:
+    """An application's own client may be given in place of an address."""
+    import redis
+
+    with redis.Redis() as client:
+        ours = config(spool=client)
+
+        assert ours.spool is client
+        assert "spool=<Redis>" in repr(ours)
+        assert hash(ours) == hash(config(spool=client))
+
+
+def test_a_file_of_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three slashes begin a path from the folder at the start, four an absolute one."""
+    monkeypatch.chdir(tmp_path)
+    absolute = config(spool=f"sqlite:///{tmp_path}/a.db").spool
+
+    relative = config(spool="sqlite:///a.db").spool
+    monkeypatch.chdir("/")
+
+    assert relative == absolute == f"sqlite:///{tmp_path}/a.db"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", "sqlite:", "sqlite:///", "sqlite://x.db", "redis:", "redis://", "http://host"),
+        *(5, None, b"memory://", object()),
+    ],
+)
 def test_spools_that_do_not_exist_are_refused(value: Any) -> None:
     """Rather than silently kept in memory."""
     with pytest.raises(ConfigError, match=r"^spool: given .*, allowed: .*memory://"):
         config(spool=value)
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("", "the path of a file; .* is a folder"),
+        ("/gone/spool.db", r"a path in a folder that exists; .*/gone does not \(four slashes"),
+        ("/" + "x" * 5_000, "the path of a file"),
+        ("/\0", "the path of a file"),
+    ],
+)
+def test_files_that_cannot_be_are_refused(tmp_path: Path, name: str, allowed: str) -> None:
+    """A folder, a folder that is not there, and what no file system takes."""
+    with pytest.raises(ConfigError, match=rf"^spool: given .*, allowed: {allowed}"):
+        config(spool=f"sqlite:///{tmp_path}{name}")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("memory://", "'memory://'"),
+        (f"redis://u:{SECRET}@host:1/2?password={SECRET}", "'redis://host:1/2'"),
+        (f"redis+sentinel://:{SECRET}@a,b/main", "'redis+sentinel://a,b/main'"),
+        (f"unix:///run/s?password={SECRET}", "'unix:///run/s'"),
+        (f"rediss://u:{SECRET}@{SECRET}@host", "'rediss://host'"),
+    ],
+)
+def test_a_spool_is_shown_without_its_password(value: str, shown: str) -> None:
+    """Nor with what else its address asks for."""
+    assert f"spool={shown}, " in repr(config(spool=value))
+    assert SECRET not in repr(config(spool=value))
+
+
+@pytest.mark.parametrize("value", ["sqlite:////tmp/x.db", "redis://host"])
+def test_a_durable_spool_is_larger(value: str) -> None:
+    """Its bounds are of disks and servers, unless others are given."""
+    default = config(spool=value)
+    given = config(spool=value, spool_max_records=10, spool_max_bytes=5_000)
+
+    assert (default.spool_max_records, default.spool_max_bytes) == (2_000_000, 1024**3)
+    assert (given.spool_max_records, given.spool_max_bytes) == (10, 5_000)
 
 
 def test_certificates(tmp_path: Path) -> None:
@@ -451,11 +539,16 @@ def test_what_is_no_secret_is_refused_unseen(value: Any) -> None:
         config(payload_signing_secret=value)
 
 
-def test_this_process_delivers() -> None:
-    """What is in memory can be delivered by nobody else."""
+def test_others_deliver_from_a_durable_spool_only() -> None:
+    """What is in memory can be delivered by nobody else; what others can reach can."""
+    spooling = config(spool="redis://host", deliver=False)
+
+    assert spooling.deliver is False
     assert config(deliver=True).deliver is True
-    for wrong in (False, 1, None, "true"):
-        with pytest.raises(ConfigError, match=r"^deliver: given .*, allowed: True, because"):
+    with pytest.raises(ConfigError, match=r"^deliver: given False, allowed: True, because"):
+        config(deliver=False)
+    for wrong in (1, None, "true"):
+        with pytest.raises(ConfigError, match=r"^deliver: given .*, allowed: True or False$"):
             config(deliver=wrong)
 
 
@@ -729,7 +822,7 @@ def test_a_wrong_variable_is_refused(name: str, text: str) -> None:
         ("API_KEY", f"{SECRET}\n{SECRET}"),
         ("ENDPOINT", f"https://user:{SECRET}@host"),
         ("PROXIES", f"http://user:{SECRET}@proxy"),
-        ("SPOOL", f"redis://:{SECRET}@host"),
+        ("SPOOL", f"rabbit://:{SECRET}@host"),
     ],
 )
 def test_a_wrong_variable_gives_no_secret_away(name: str, text: str) -> None:

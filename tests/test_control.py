@@ -133,6 +133,7 @@ class Desk:
 
     Args:
         chance: what the jitter draws; 0.5 for none.
+        keeping: how rules are kept: `keep` and `recall`.
     """
 
     def __init__(
@@ -141,11 +142,13 @@ class Desk:
         status: tuple[Step, ...] = (),
         chance: float = 0.5,
         ledger: Ledger | None = None,
+        clock: ManualClock | None = None,
+        keeping: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         self.errors = Errors()
         self.config = config(on_error=self.errors, **settings)
-        self.clock = ManualClock()
+        self.clock = ManualClock() if clock is None else clock
         self.bell = ManualBell(self.clock)
         self.ledger = ledger or Ledger()
         self.exchange = ScriptedExchange()
@@ -161,6 +164,7 @@ class Desk:
             self.bell,
             self._status,
             rng=lambda: chance,
+            **(keeping or {}),
         )
 
     def poll(self) -> DynamicRules | None:

@@ -215,7 +215,7 @@ def test_a_decision_is_the_references(
         }
     )
 
-    def reference() -> tuple[bool, str]:
+    def reference() -> tuple[bool, str]:  # noqa: PLR0911 - one line for each rule
         code = (country or "").upper()
         is_asked = country != UNASKED and not plain_address(ip).is_loopback
         if is_emergency and not is_listed(ip, emergency):

@@ -140,7 +140,7 @@ def test_a_costly_expression_looks_through_smaller_windows() -> None:
 
 def test_expressions_are_bounded_together() -> None:
     """Many that are bearable by themselves are not, all of them on one text."""
-    bearable = [rf"{letter}\w+{letter}{n}" for letter in "abcdefgh" for n in range(100)]
+    bearable = ["x.*y"] * 1_000
 
     with pytest.raises(ValueError, match="together") as caught:
         patterns(*bearable)

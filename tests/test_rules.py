@@ -556,15 +556,15 @@ def test_what_is_no_pattern(name: str, given_: str, why: str) -> None:
     ],
 )
 def test_lists_are_bounded(name: str, most: int) -> None:
-    """Ten million entries are refused by their number, before any of them is looked at."""
-    text = refusal({name: ["::1"] * 10_000_000})
+    """They are refused by their number, before any entry is looked at."""
+    text = refusal({name: [None] * (most + 1)})
 
-    assert text == f"{name}: given 10000000 entries, allowed: at most {most}"
+    assert text == f"{name}: given {most + 1} entries, allowed: at most {most}"
 
 
 def test_paths_are_bounded() -> None:
     """So is the number of paths with a limit of their own."""
-    text = refusal({"endpoint_rate_limits": dict.fromkeys(map(str, range(10_001)), [1, 1])})
+    text = refusal({"endpoint_rate_limits": {str(n): [1, 1] for n in range(10_001)}})
 
     assert text == "endpoint_rate_limits: given 10001 entries, allowed: at most 10000"
 

@@ -7,8 +7,10 @@ import click
 from guardagent import __version__
 from guardagent.cli.collect import collect
 from guardagent.cli.demo import demo
+from guardagent.cli.relay import relay
 from guardagent.cli.rules import rules
 from guardagent.cli.send import send
+from guardagent.cli.spool import spool
 
 __all__ = ["guardagent"]
 
@@ -20,10 +22,13 @@ def guardagent() -> None:
 
     "demo" shows the agent at work. "send" tries your backend. "collect" is a
     backend for development, and "rules" changes what it tells its agents.
+    "relay" delivers what others spool, and "spool" is for who looks after it.
     """
 
 
 guardagent.add_command(collect)
 guardagent.add_command(demo)
+guardagent.add_command(relay)
 guardagent.add_command(rules)
 guardagent.add_command(send)
+guardagent.add_command(spool)

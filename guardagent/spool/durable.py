@@ -9,21 +9,21 @@ intervals and done without meanwhile.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import attrs
 
 from guardagent._clock import Clock
-from guardagent._log import say
 from guardagent.encoding import Record
-from guardagent.errors import FrameError, SpoolError
+from guardagent.errors import SpoolError
 from guardagent.fields import Kind
-from guardagent.spool.frame import HEADER_BYTES, pack, unpack
+from guardagent.spool.absence import Absence
+from guardagent.spool.claims import batches_of, sort_out
+from guardagent.spool.frame import HEADER_BYTES, pack
 from guardagent.spool.holding import Holding, Place
 from guardagent.spool.memory import MemorySpool
 from guardagent.spool.protocol import Batch, new_batch_id
@@ -33,13 +33,10 @@ from guardagent.status import DropReason, Tally
 
 __all__ = ["DurableSpool"]
 
-_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-#: Seconds between two attempts to reach a store that is away: from the first to the usual.
-_RETRY_FIRST, _RETRY = 0.5, 5.0
-#: Records moved out of the shelter at a time.
-_MOVED_AT_A_TIME = 1_000
+#: Records moved out of the shelter at a time: as many as fit into one operation of any store.
+_MOVED_AT_A_TIME = 200
 _UNKNOWN = Depth(0, 0, "")
 
 
@@ -99,10 +96,8 @@ class DurableSpool:
         self._seeing = threading.Lock()  # guards the generation and what follows from a new one
         self._renewal = lease / 3
         self._renew_at = float("inf")
-        self._is_away = False
+        self._absence = Absence(clock)
         self._is_closed = False
-        self._retry_at = 0.0
-        self._retry_in = _RETRY_FIRST
         self._mending = threading.Lock()  # held by whoever tries to reach a store that is away
         self._sheltered_since: int | None = None
         self._moving = 0  # records that are neither in the shelter nor in the store for a moment
@@ -112,7 +107,7 @@ class DurableSpool:
     @property
     def durable(self) -> bool:
         """Tell whether what is pending would survive the process."""
-        return (self._is_closed or not self._is_away) and self.at_risk() == 0
+        return (self._is_closed or not self._absence.is_on) and self.at_risk() == 0
 
     # -- in and out --------------------------------------------------------------------------
 
@@ -131,14 +126,21 @@ class DurableSpool:
 
     def _append(self, records: Sequence[Record], note: Callable[[Any], None]) -> int:
         frames: dict[Kind, list[bytes]] = {}
+        too_large = 0  # for the whole spool: they alone go, rather than all others for them
         for record in records:
-            frames.setdefault(record.kind, []).append(pack(record))
+            frame = pack(record)
+            if len(frame) > self._max_bytes:
+                too_large += 1
+            else:
+                frames.setdefault(record.kind, []).append(frame)
+        if too_large == len(records):
+            return too_large
         added = self._store.append(frames)
         note(added.spans)
         self._see(added.depth)
-        self._put.add(len(records))
+        self._put.add(len(records) - too_large)
         self._taken.add(added.lost)
-        return added.lost
+        return added.lost + too_large
 
     def claim(self, limit: int, max_bytes: int, now: float) -> Batch | None:
         """Hand out released batches, then what was sheltered, then the store's oldest."""
@@ -158,36 +160,25 @@ class DurableSpool:
         return batch
 
     def _take(self, claim: Claim, limit: int, max_bytes: int, name: str, now: float) -> None:
-        ids, bodies = self._sound(claim)
-        if not ids:
-            return
-        if len(ids) == len(claim.entries) and claim.batch_id and claim.created_at:
-            name, now = claim.batch_id, claim.created_at
-        place = Place(ids, self._depth.generation)
-        batch = Batch(kind=claim.kind, bodies=bodies, created_at=now, batch_id=name, position=place)
-        self._holding.add(list(_within(batch, limit, max_bytes)))
+        sound = sort_out(claim)
+        batches = batches_of(
+            claim,
+            sound,
+            limit=limit,
+            max_bytes=max_bytes,
+            batch_id=name,
+            created_at=now,
+            generation=self._depth.generation,
+        )
+        self._holding.add(list(batches))
         if self._renew_at == float("inf"):
             self._renew_at = self._clock.monotonic() + self._renewal
             self._wake()
-
-    def _sound(self, claim: Claim) -> tuple[list[Any], list[bytes]]:
-        """Return ids and bodies; damaged and foreign records go among the dead letters."""
-        ids: list[Any] = []
-        bodies: list[bytes] = []
-        damaged: list[Any] = []
-        fault = FrameError()
-        for id_, frame in claim.entries:
-            try:
-                bodies.append(unpack(frame))
-                ids.append(id_)
-            except FrameError as error:
-                fault = error
-                damaged.append(id_)
-        if damaged:
-            self._settle(len(damaged), lambda: self._store.bury(claim.kind, damaged, "corrupt"))
-            self._on_lost("corrupt", len(damaged))
-            self._on_error(fault)
-        return ids, bodies
+        if sound.fault is not None:
+            bury = partial(self._store.bury, claim.kind, sound.damaged, "corrupt")
+            self._settle(len(sound.damaged), bury)
+            self._on_lost("corrupt", len(sound.damaged))
+            self._on_error(sound.fault)
 
     # -- settling ----------------------------------------------------------------------------
 
@@ -212,7 +203,7 @@ class DurableSpool:
 
     def _settle(self, n: int, settle: Callable[[], tuple[int, Depth]]) -> int:
         """Settle records, or promise to do it when the store is back; return how many."""
-        if self._is_away:
+        if self._absence.is_on:
             self._owed.append(settle)
         else:
             try:
@@ -294,7 +285,11 @@ class DurableSpool:
             return False
         if self._hands_over:
             return True
-        if self._is_away or self._is_closed or self._holding.is_older_than(self._depth.generation):
+        if (
+            self._absence.is_on
+            or self._is_closed
+            or self._holding.is_older_than(self._depth.generation)
+        ):
             return False
         try:
             return self._spans.is_settled(ticket.mark, self._store.holds)
@@ -336,7 +331,7 @@ class DurableSpool:
             return None
         now = self._clock.monotonic()
         if not self._is_present():
-            return max(0.05, self._retry_at - now)
+            return max(0.05, self._absence.left)
         if self._looked_at == float("-inf"):
             self.look()  # tells at the start whether there is a store
         if self._renew_at == float("inf"):
@@ -352,7 +347,7 @@ class DurableSpool:
     def hand_back(self) -> None:
         """End the leases on what is held: the process may end at any moment from now on."""
         held = self._holding.clear()
-        if held and not self._is_away:
+        if held and not self._absence.is_on:
             try:
                 self._store.give_back(held)
             except SpoolError as error:
@@ -361,7 +356,7 @@ class DurableSpool:
     def close(self) -> int:
         """Give everything back; return the number of records that only this process had."""
         self.hand_back()
-        if not self._is_closed and (not self._is_away or self._owed or self.at_risk()):
+        if not self._is_closed and (not self._absence.is_on or self._owed or self.at_risk()):
             self._settle_up()
         self._is_closed = True
         self._store.close()
@@ -387,21 +382,17 @@ class DurableSpool:
     def _miss(self, error: SpoolError) -> None:
         """Do without the store for a while."""
         self._on_error(error)
-        self._retry_at = self._clock.monotonic() + self._retry_in
-        self._retry_in = min(_RETRY, self._retry_in * 2)
-        if not self._is_away:
-            self._is_away = True
-            say(_log, logging.WARNING, "The spool is away; events stay in memory (%s).", error)
+        if self._absence.begin(error):
             self._wake()
 
     def _is_present(self) -> bool:
         """Tell whether the store can be used; try it, when it is time to."""
         if self._is_closed:
             return False
-        if not (self._is_away or self._owed or self._shelter.can_withdraw):
+        if not (self._absence.is_on or self._owed or self._shelter.can_withdraw):
             return True
-        if self._clock.monotonic() < self._retry_at or not self._mending.acquire(blocking=False):
-            return not self._is_away
+        if self._absence.left > 0 or not self._mending.acquire(blocking=False):
+            return not self._absence.is_on
         try:
             return self._settle_up()
         finally:
@@ -418,11 +409,8 @@ class DurableSpool:
         except SpoolError as error:
             self._miss(error)
             return False
-        if self._is_away:
-            self._is_away = False
-            self._retry_in = _RETRY_FIRST
+        if self._absence.end():
             self._sheltered_since = None
-            say(_log, logging.INFO, "The spool is back.")
         return True
 
     def _move(self) -> None:
@@ -442,19 +430,3 @@ class DurableSpool:
                 self._moving = 0
                 if lost:
                     self._on_lost("overflow", lost)
-
-
-def _within(batch: Batch, limit: int, max_bytes: int) -> Iterator[Batch]:
-    """Cut a batch that is larger than was asked for; the parts are batches of their own."""
-    start, room = 0, max_bytes
-    cuts = [0]
-    for n, body in enumerate(batch.bodies):
-        room -= len(body) + 1
-        if n > start and (room < 0 or n - start >= limit):
-            start, room = n, max_bytes - len(body) - 1
-            cuts.append(n)
-    if len(cuts) == 1:
-        yield batch
-        return
-    for first, last in zip(cuts, [*cuts[1:], len(batch)], strict=True):
-        yield batch.part(first, last, batch.position.part(first, last))

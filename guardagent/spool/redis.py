@@ -100,7 +100,7 @@ class RedisStore:
             for kind, some in frames.items()
             for part in slices(some, _RECORDS_AT_A_TIME, _BYTES_AT_A_TIME)
         ]
-        if len({kind for kind, _ in parts}) == len(parts):  # usually there is one of each kind
+        if len({kind for kind, _ in parts}) == len(parts):  # usually there is one of a kind
             return self._append(dict(parts))
         whole = Added(0, {}, Depth(0, 0, ""))
         for kind, part in parts:

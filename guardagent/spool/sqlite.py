@@ -80,10 +80,7 @@ class SQLiteStore:
 
     def _append(self, db: sqlite3.Connection, frames: Mapping[Kind, Sequence[bytes]]) -> Added:
         spans: dict[Kind, tuple[Id, Id]] = {}
-        lost = 0
-        for kind, given in frames.items():
-            some = [frame for frame in given if len(frame) <= self._max_bytes]
-            lost += len(given) - len(some)  # it alone goes, rather than all others for it
+        for kind, some in frames.items():
             if not some:
                 continue
             (tail,) = db.execute("SELECT tail FROM lanes WHERE kind = ?", (kind,)).fetchone()
@@ -95,8 +92,7 @@ class SQLiteStore:
                 (last, len(some), sum(map(len, some)), kind),
             )
             spans[kind] = first, last
-        if self._when_full == "drop_oldest":
-            lost += self._evict(db)
+        lost = self._evict(db) if self._when_full == "drop_oldest" else 0
         return Added(lost, spans, self._depth(db))
 
     def claim(

@@ -11,6 +11,7 @@ from .measures import MEASURES
 from .registry import NAMES, is_installed
 from .report import report
 from .runner import Plan, run
+from .server import running_redis
 from .sink import running_sink
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         scale=0.01 if options.quick else 1.0,
         has_orjson=is_installed("orjson") and not options.without_orjson,
     )
-    with running_sink() as port:
+    with running_sink() as port, running_redis(plan.subjects):
         results = run(plan, port, lambda line: print(line, file=sys.stderr, flush=True))
     tables = report(results, plan)
     print(tables)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from .results import Results
 
+from .registry import SPOOLS
+
 __all__ = ["Verdict", "verdicts"]
 
 OURS = "guardagent"
@@ -47,6 +49,8 @@ def verdicts(results: Results, *, has_orjson: bool) -> Iterator[Verdict]:
     yield from _rates(results, 60_000 if has_orjson else 30_000)
     yield from _differences(results)
     yield from _plain_figures(results)
+    for spool in SPOOLS:
+        yield from _of_spool(results, spool)
 
 
 def _ratios(results: Results, cpu_us: float) -> Iterator[Verdict]:
@@ -96,6 +100,21 @@ def _plain_figures(results: Results) -> Iterator[Verdict]:
         ours = _look(results, OURS, figure)
         if ours is not None:
             yield Verdict(what, ours, None, ours, limit)
+
+
+def _of_spool(results: Results, spool: str) -> Iterator[Verdict]:
+    limits = (
+        ("capture, p50 us, to the memory spool", "ready.p50", 1.1),
+        ("CPU us of a further event, to the memory spool", "delivery.further_us", 2.0),
+    )
+    for what, figure, limit in limits:
+        durable, memory = _look(results, spool, figure), _look(results, OURS, figure)
+        if durable is not None and memory:
+            yield Verdict(f"{spool}: {what}", durable, memory, durable / memory, limit)
+    rate = _look(results, spool, "append.per_second")
+    if rate is not None:
+        what = f"{spool}: events a second appended"
+        yield Verdict(what, rate, None, rate, 50_000.0, is_least=True)
 
 
 def _look(results: Results, subject: str, place: str) -> float | None:

@@ -21,6 +21,8 @@ __all__ = ["MEASURES", "Figures"]
 Figures = dict[str, float]
 # All steady threads together capture this often in a second, however many they are.
 STEADY_RATE = 4_000.0
+# Events that an agent encodes and appends at a time.
+SLICE = 100
 
 
 def ready(subject: Subject, port: int, scale: float) -> Figures:
@@ -81,6 +83,24 @@ def delivery(subject: Subject, port: int, scale: float) -> Figures:
         "per_second": arrived / elapsed,
         "arrived": arrived,
         "missing": count - arrived,
+    }
+
+
+def append(subject: Subject, port: int, scale: float) -> Figures:
+    """Measure how many encoded events a second a spool takes, and the CPU of each."""
+    spool, records = subject.spool(port), subject.records(SLICE)
+    spool.append(records)
+    count = max(1, int(1.9 * subject.events * scale) // SLICE)
+    began, before = time.perf_counter(), cpu_seconds()
+    for _ in range(count):
+        spool.append(records)
+    elapsed, cpu = time.perf_counter() - began, cpu_seconds() - before
+    kept = spool.pending()
+    spool.close()
+    return {
+        "per_second": count * SLICE / elapsed,
+        "cpu_us": cpu / count / SLICE * 1e6,
+        "missing": (count + 1) * SLICE - kept,
     }
 
 
@@ -217,6 +237,7 @@ MEASURES: dict[str, Callable[[Subject, int, float], Figures]] = {
     "built": built,
     "start": start,
     "delivery": delivery,
+    "append": append,
     "memory": memory,
     "idle": idle,
     "flask": flask,

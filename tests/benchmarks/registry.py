@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .subjects.subject import Subject
 
-__all__ = ["NAMES", "is_installed", "subject_class"]
+__all__ = ["NAMES", "SPOOLS", "is_installed", "subject_class"]
 
 # Named, not imported: one peer's imports must not weigh on another's process.
 _PLACES = {
@@ -17,6 +17,8 @@ _PLACES = {
     "json": "yardstick.JSONDumps",
     "orjson": "yardstick.ORJSONDumps",
     "guardagent": "guardagent.GuardAgent",
+    "guardagent-sqlite": "guardagent.GuardAgentSQLite",
+    "guardagent-redis": "guardagent.GuardAgentRedis",
     "guard-agent-async": "guard_agent.GuardAgentAsync",
     "guard-agent-sync": "guard_agent.GuardAgentSync",
     "sentry": "sentry.SentryLogs",
@@ -26,6 +28,8 @@ _PLACES = {
 }
 
 NAMES = tuple(_PLACES)
+# guardagent with spools that survive the process; "guardagent" has the one in memory.
+SPOOLS = ("guardagent-sqlite", "guardagent-redis")
 
 
 def subject_class(name: str) -> type[Subject]:

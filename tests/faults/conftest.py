@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import quick_settings
 from tests.faults.scripts import PROGRAMS, Run
+from tests.faults.spools import nurseries, place, shared_redis  # noqa: F401 - fixtures
 from tests.support.backend import Backend
 from tests.support.programs import Program
 

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from guardagent.spool import MemorySpool, Spool
+from guardagent.spool.frame import HEADER_BYTES
 from guardagent.spool.protocol import Batch
 from tests.scripted import in_threads, key, keys, record, records
+from tests.spool.homes import DURABLE, LARGE, LEASE, Home, home_of
 
 NOW = 1_800_000_000.0
-LARGE = 1 << 30
-
-MakeSpool = Callable[[], Spool]
 
 
-def memory() -> Spool:
-    return MemorySpool(10_000, LARGE)
+@pytest.fixture(params=["memory", *DURABLE])
+def new_spool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """Make empty spools of each implementation; a second one shares the place of the first."""
+    with ExitStack() as stack:
+        if request.param == "memory":
+            yield lambda max_records=10_000, max_bytes=LARGE, when_full="drop_oldest": MemorySpool(
+                max_records, max_bytes, when_full=when_full
+            )
+            return
+        yield stack.enter_context(
+            home_of(request.param, tmp_path, lambda: request.getfixturevalue("redis_server"))
+        ).spool
 
 
-@pytest.fixture(params=[memory])
-def spool(request: pytest.FixtureRequest) -> Any:
+@pytest.fixture
+def spool(new_spool: Any) -> Any:
     """Return an empty spool of each implementation."""
-    spool = request.param()
+    spool = new_spool()
     yield spool
     spool.close()
 
@@ -326,6 +337,147 @@ def test_expired_records_are_settled(spool: Spool) -> None:
     assert spool.is_settled(ticket)
 
 
+# -- bounds --------------------------------------------------------------------------------------
+
+
+def test_the_oldest_gives_way(new_spool: Any) -> None:
+    """Beyond the bound each new record costs the oldest one, which is counted."""
+    spool = new_spool(max_records=3)
+
+    lost = [spool.append(records(3)), spool.append(records(2, start=3))]
+
+    assert lost == [0, 2]
+    assert (spool.pending(), spool.balance()) == (3, 3)
+    assert drained(spool) == [key(2), key(3), key(4)]
+
+
+def test_the_oldest_of_both_kinds_gives_way(new_spool: Any) -> None:
+    """Whichever kind has the record that was made first."""
+    spool = new_spool(max_records=2)
+    spool.append([record(0, "metrics", created_at=1.0), record(1, "events", created_at=2.0)])
+
+    spool.append([record(2, "events", created_at=3.0)])
+
+    assert drained(spool) == [key(1), key(2)]
+
+
+def test_nobody_gives_way(new_spool: Any) -> None:
+    """Under "grow" the bound binds whoever asks for `room`, and nothing is ever lost."""
+    spool = new_spool(max_records=3, when_full="grow")
+
+    lost = spool.append(records(5))
+
+    assert (lost, spool.pending(), spool.room()) == (0, 5, 0)
+
+
+def test_bytes_are_bounded_too(new_spool: Any) -> None:
+    """What a record takes in the spool counts, which may be its header, too."""
+    spool = new_spool(max_bytes=3 * (100 + HEADER_BYTES))
+
+    lost = spool.append(records(10, size=100))
+
+    assert (lost, spool.pending(), spool.nbytes()) == (7, 3, 300)
+    assert drained(spool) == [key(7), key(8), key(9)]
+
+
+def test_a_record_that_can_never_fit_costs_no_other(new_spool: Any) -> None:
+    """One larger than the whole spool is given up itself, and counted."""
+    spool = new_spool(max_bytes=200)
+    spool.append([record(0, size=40)])
+
+    lost = spool.append([record(1, size=201)])
+
+    assert (lost, spool.balance()) == (1, 1)
+    assert drained(spool) == [key(0)]
+
+
+def test_what_is_being_sent_does_not_give_way(new_spool: Any) -> None:
+    """When all there is is being sent, the newcomer is lost."""
+    spool = new_spool(max_records=2)
+    spool.append(records(2))
+    batch = claim(spool, 2)
+
+    lost = spool.append([record(2)])
+    spool.release(batch)
+
+    assert lost == 1
+    assert drained(spool) == [key(0), key(1)]
+
+
+def test_an_evicted_record_is_settled(new_spool: Any) -> None:
+    """A flush does not wait for what was lost."""
+    spool = new_spool(max_records=2)
+    spool.append(records(2))
+    ticket = spool.ticket()
+
+    spool.append(records(2, start=2))
+
+    assert spool.is_settled(ticket)
+
+
+def test_room_is_what_is_left(new_spool: Any) -> None:
+    """It counts down to 0, claimed records included, and back."""
+    spool = new_spool(max_records=3)
+    rooms = [spool.room()]
+
+    for n in range(4):
+        spool.append([record(n)])
+        rooms.append(spool.room())
+    batch = claim(spool, 2)
+    rooms.append(spool.room())
+    spool.ack(batch)
+    rooms.append(spool.room())
+
+    assert rooms == [3, 2, 1, 0, 0, 0, 2]
+
+
+def test_there_is_no_room_without_bytes(new_spool: Any) -> None:
+    """A spool full of bytes has none, however few records they are."""
+    spool = new_spool(max_bytes=4_096, when_full="grow")
+
+    spool.append([record(0, size=4_000)])
+
+    assert spool.room() == 0
+
+
+# -- values --------------------------------------------------------------------------------------
+
+
+def test_values_are_kept(spool: Spool) -> None:
+    """The last one put under a name, as the bytes it was; nothing where nothing was put."""
+    spool.put("rules", b"{}")
+    spool.put("rules", bytes(range(256)))
+    spool.put("empty", b"")
+
+    assert spool.get("rules") == bytes(range(256))
+    assert spool.get("empty") == b""
+    assert spool.get("other") is None
+
+
+# -- books ---------------------------------------------------------------------------------------
+
+
+def test_the_balance_is_what_this_process_has_in_it(spool: Spool) -> None:
+    """It falls with what is acknowledged, buried and expired, and with nothing else."""
+    balances = []
+    spool.append(records(6, created_at=1.0))
+    for settle in (spool.release, spool.split, spool.ack, lambda one: spool.bury(one, "rejected")):
+        settle(claim(spool, 2))  # type: ignore[operator]
+        balances.append(spool.balance())
+    spool.expire(2.0)
+    balances.append(spool.balance())
+
+    assert balances[:3] == [6, 6, 5]
+    assert (balances[3:], spool.pending()) == ([4, 0], 0)
+
+
+def test_a_healthy_spool_is_durable_or_not(spool: Spool) -> None:
+    """What is at risk is all of a spool in memory and nothing of a durable one."""
+    spool.append(records(2))
+
+    assert spool.at_risk() == (0 if spool.durable else 2)
+
+
 # -- the end -------------------------------------------------------------------------------------
 
 
@@ -342,15 +494,16 @@ def test_close_says_what_is_lost_by_it(spool: Spool) -> None:
 
 
 def test_settling_after_close_changes_nothing(spool: Spool) -> None:
-    """An answer that comes too late is not counted against an empty spool."""
+    """An answer that comes too late is not counted; what is durable is there for others."""
     spool.append(records(4))
     first, second = claim(spool, 2), claim(spool, 2)
     spool.close()
 
-    spool.ack(first)
+    settled = spool.ack(first)
     spool.release(second)
 
-    assert (spool.pending(), spool.nbytes()) == (0, 0)
+    assert settled == 0
+    assert (spool.pending(), spool.nbytes()) == ((4, 160) if spool.durable else (0, 0))
     assert spool.claim(10, LARGE, NOW) is None
 
 
@@ -362,7 +515,7 @@ def test_one_appends_while_another_settles(spool: Spool) -> None:
     def work(number: int) -> None:
         if number == 0:
             for start in range(0, total, 50):
-                spool.append(records(50, start=start))
+                spool.append(records(50, start=start, created_at=NOW))
             return
         turn = 0
         while len(found) < total:
@@ -382,3 +535,217 @@ def test_one_appends_while_another_settles(spool: Spool) -> None:
 
     assert found == [key(n) for n in range(total)]
     assert (spool.pending(), spool.nbytes()) == (0, 0)
+
+
+# -- others --------------------------------------------------------------------------------------
+
+
+def test_what_others_put_in_is_handed_out(home: Home) -> None:
+    """In their order; each process's books hold what it put in less what it took out."""
+    one, other = home.spool(), home.spool()
+    one.append(records(3))
+    other.append(records(2, start=3))
+
+    found = drained(other)
+    one.look()
+
+    assert found == [key(n) for n in range(5)]
+    assert (one.pending(), other.pending()) == (0, 0)
+    assert (one.balance(), other.balance()) == (3, -3)
+
+
+def test_what_one_has_claimed_no_other_gets(home: Home) -> None:
+    """Nor when it has come back to be sent again."""
+    one, other = home.spool(), home.spool()
+    one.append(records(4))
+    batch = claim(one, 2)
+
+    rest = drained(other)
+    one.release(batch)
+
+    assert rest == [key(2), key(3)]
+    assert other.claim(10, LARGE, NOW) is None
+    assert drained(one) == [key(0), key(1)]
+
+
+def test_what_the_dead_held_is_taken_over(home: Home) -> None:
+    """When its lease has run out: the same records under the same name, in the same bytes."""
+    dead, other = home.agent(), home.spool()
+    dead.spool.append(records(5))
+    batch = claim(dead.spool, 3, now=NOW + 0.25)
+    dead.crash()
+
+    early = claim(other)
+    home.pass_time(LEASE + 1)
+    taken = claim(other, now=NOW + 50)
+
+    assert keys(early.bodies) == [key(3), key(4)]
+    assert (taken.batch_id, list(taken.bodies)) == (batch.batch_id, list(batch.bodies))
+    assert taken.created_at == batch.created_at
+
+
+def test_what_was_taken_over_is_taken_over_again(home: Home) -> None:
+    """A second death changes nothing."""
+    spools = [home.agent() for _ in range(3)]
+    spools[0].spool.append(records(3))
+    names = []
+
+    for one in spools:
+        names.append(claim(one.spool, 3).batch_id)
+        one.crash()
+        home.pass_time(LEASE + 1)
+
+    assert len(set(names)) == 1
+
+
+def test_what_is_left_of_a_split_batch_is_another_batch(home: Home) -> None:
+    """The accepted half is gone, so the rest goes under a name of its own."""
+    dead, other = home.agent(), home.spool()
+    dead.spool.append(records(4))
+    batch = claim(dead.spool)
+    dead.spool.split(batch)
+    dead.spool.ack(claim(dead.spool))
+    dead.crash()
+
+    home.pass_time(LEASE + 1)
+    taken = claim(other)
+
+    assert keys(taken.bodies) == [key(2), key(3)]
+    assert taken.batch_id != batch.batch_id
+    assert other.ack(taken) == 2
+
+
+def test_what_was_taken_over_fits_the_new_bounds(home: Home) -> None:
+    """A process with smaller batches cuts what it takes over, and loses nothing of it."""
+    dead, other = home.agent(), home.spool()
+    dead.spool.append(records(7, size=50))
+    claim(dead.spool)
+    dead.crash()
+
+    home.pass_time(LEASE + 1)
+    batches = [claim(other, 3, 102) for _ in range(4)]
+
+    assert [len(batch) for batch in batches] == [2, 2, 2, 1]
+    assert [one for batch in batches for one in keys(batch.bodies)] == [key(n) for n in range(7)]
+    assert sum(other.ack(batch) for batch in batches) == 7
+    assert other.pending() == 0
+
+
+def test_the_living_keep_what_they_hold(home: Home) -> None:
+    """However long a request takes: the lease is renewed, of what came back and of halves, too."""
+    slow, other = home.spool(), home.spool()
+    slow.append(records(9))
+    sending, returned, halved = claim(slow, 3), claim(slow, 3), claim(slow, 3)
+    slow.release(returned)
+    slow.split(halved)
+
+    for _ in range(30):
+        home.pass_time(LEASE / 5)
+        slow.tend()
+        assert other.claim(10, LARGE, NOW) is None
+
+    assert slow.ack(sending) == 3
+    assert sorted(drained(slow)) == [key(n) for n in range(3, 9)]
+
+
+def test_a_sleeper_does_not_take_from_itself(home: Home) -> None:
+    """After a suspend its own leases look as if they had run out; it holds their records still."""
+    spool = home.spool()
+    spool.append(records(2))
+    batch = claim(spool)
+
+    home.pass_time(10 * LEASE)
+
+    assert spool.claim(10, LARGE, NOW) is None
+    assert spool.ack(batch) == 2
+
+
+def test_who_comes_back_late_settles_nothing_twice(home: Home) -> None:
+    """Records that another has settled meanwhile count for the other alone."""
+    sleeper, other = home.spool(), home.spool()
+    sleeper.append(records(4))
+    batch = claim(sleeper)
+    home.pass_time(LEASE + 1)
+
+    taken = other.ack(claim(other))
+    settled = sleeper.ack(batch)
+
+    assert (taken, settled) == (4, 0)
+    assert (sleeper.balance(), other.balance()) == (4, -4)
+
+
+def test_what_is_handed_back_can_be_had_at_once(home: Home) -> None:
+    """Who ends in order makes nobody wait for a lease; the batch keeps its name."""
+    one, other = home.spool(), home.spool()
+    one.append(records(3))
+    batch = claim(one)
+
+    one.hand_back()
+    taken = claim(other)
+
+    assert taken.batch_id == batch.batch_id
+    assert one.ack(batch) == 0
+    assert other.ack(taken) == 3
+
+
+def test_a_spool_can_be_closed_and_opened_again(home: Home) -> None:
+    """Records, claimed ones too, and values are there for the next process."""
+    before = home.spool()
+    before.append([*records(3), record(9, "metrics")])
+    before.put("rules", b"{}")
+    claim(before, 2)
+    lost = before.close()
+
+    after = home.spool()
+
+    assert lost == 0
+    assert after.get("rules") == b"{}"
+    assert sorted(drained(after)) == [key(0), key(1), key(2), key(9)]
+
+
+def test_a_ticket_is_settled_by_others_too(home: Home) -> None:
+    """And does not wait for what they put in."""
+    one, other = home.spool(), home.spool()
+    one.append(records(2))
+    ticket = one.ticket()
+    other.append(records(2, start=2))
+    states = [one.is_settled(ticket)]
+
+    batch = claim(other, 2)
+    states.append(one.is_settled(ticket))
+    other.ack(batch)
+    states.append(one.is_settled(ticket))
+
+    assert states == [False, False, True]
+
+
+def test_many_share_the_work(home: Home) -> None:
+    """Two processes with two threads each: every record is claimed by exactly one of them."""
+    spools, total = [home.spool(), home.spool()], 1_200
+    found: list[list[str]] = [[], []]
+
+    def work(number: int) -> None:
+        spool, mine = spools[number % 2], found[number % 2]
+        if number < 2:
+            for start in range(number * total, (number + 1) * total, 40):
+                spool.append(records(40, start=start, created_at=NOW))
+            return
+        turn = 0
+        while sum(map(len, found)) < 2 * total:
+            batch = spool.claim(70, LARGE, NOW)
+            if batch is None:
+                continue
+            turn += 1
+            if turn % 4 == 0:
+                spool.release(batch)
+            elif turn % 5 == 0 and len(batch) > 1:
+                spool.split(batch)
+            else:
+                mine.extend(keys(batch.bodies))
+                assert spool.ack(batch) == len(batch)
+
+    in_threads(4, work)
+
+    assert sorted(found[0] + found[1]) == [key(n) for n in range(2 * total)]
+    assert sum(spool.balance() for spool in spools) == 0
+    assert home.store().depth().records == 0

