@@ -12,6 +12,7 @@ from typing import Any
 
 from guardagent import _exit
 from guardagent._clock import Bell, Clock
+from guardagent._crew import Crew
 from guardagent._ids import KeySource
 from guardagent._log import say
 from guardagent._loop import Loop
@@ -38,8 +39,6 @@ _log = logging.getLogger(__name__)
 
 #: What `stop` may take beyond its deadline for threads to end.
 _GRACE = 0.3
-#: How often whoever waits for the threads looks whether they live.
-_LOOK_INTERVAL = 0.5
 
 
 class Pipeline:
@@ -73,7 +72,6 @@ class Pipeline:
         self._build_transports(make_transport, has_control=has_control)
         self._build_loops()
         self._closing = threading.RLock()  # guards the last round; waited for with a deadline
-        self._inline = threading.RLock()  # guards turns in a calling thread
         #: Set when the last round under way is over; it is ended by the thread that began it.
         self._farewell: threading.Event | None = None
         self._farewell_by = 0
@@ -164,6 +162,7 @@ class Pipeline:
         )
         self._delivers = Loop("guardagent-delivery", self._deliver, self._delivery_bell, crashed)
         self._loops = [self._drains, self._delivers]
+        self._crew = Crew(self._loops[:2], self._clock, crashed)
         if self.control is not None:
             turn = self.control.turn
             self._loops.append(Loop("guardagent-control", turn, self._control_bell, crashed))
@@ -215,7 +214,7 @@ class Pipeline:
         marker = Marker()
         deadline = self._clock.monotonic() + max(0.0, timeout)
         self._intake.mark(marker)
-        return self._await(marker.done, deadline)
+        return self._crew.see_to(marker.done, deadline)
 
     def begin_farewell(self, deadline: float) -> None:
         """Begin the last round: no back-off, no waiting, one attempt for each batch."""
@@ -232,7 +231,7 @@ class Pipeline:
         over = self._farewell
         if over is None:
             return self.at_risk == 0
-        self._await(over, deadline)
+        self._crew.see_to(over, deadline)
         return self._last_marker.done.is_set()
 
     def end_farewell(self, *, is_exit: bool) -> None:
@@ -406,35 +405,5 @@ class Pipeline:
         self.end_farewell(is_exit=True)
         return taken
 
-    def _await(self, done: threading.Event, deadline: float) -> bool:
-        """Wait for the threads to get something done; do it here where they cannot."""
-        while not done.is_set() and self._left(deadline) > 0:
-            # Asked again and again: a thread may die while it is waited for.
-            if not (self._drains.ensure() and self._delivers.ensure()):
-                self._run_here(done.is_set, deadline)
-            done.wait(min(_LOOK_INTERVAL, self._left(deadline)))
-        return done.is_set()
-
     def _left(self, deadline: float) -> float:
         return max(0.0, deadline - self._clock.monotonic())
-
-    def _turn_of(self, loop: Loop) -> float | None:
-        try:
-            return loop.turn()
-        except Exception as error:  # as in its own thread: told, and gone on
-            self._crashed(error)
-            return 0.05
-
-    def _run_here(self, is_done: Callable[[], bool], deadline: float) -> None:
-        """Do the threads' work in the calling thread, where none can be started (any more)."""
-        if not self._inline.acquire(timeout=self._left(deadline)):
-            return
-        try:
-            bell = Bell()
-            while not is_done() and self._left(deadline) > 0:
-                waits = [self._turn_of(loop) for loop in (self._drains, self._delivers)]
-                wait = min(0.05 if one is None else one for one in waits)
-                if wait > 0 and not is_done():
-                    bell.wait(min(wait, self._left(deadline)))
-        finally:
-            self._inline.release()

@@ -118,7 +118,7 @@ class _Site:
             rule = asked.url_rule
             reporter.measure(None if rule is None else rule.rule, asked.method, status, seconds)
         is_known = _KNOWN in asked.environ
-        if status == 400 and isinstance(asked.routing_exception, SecurityError):
+        if status == 400 and _has_untrusted_host(asked):
             reporter.event(
                 "suspicious_request",
                 self._describe(asked),
@@ -133,6 +133,14 @@ class _Site:
         rule = asked.url_rule
         route = None if rule is None else rule.rule
         return self.reporter.fields_of(asked.environ, asked.path, asked.method, route)
+
+
+def _has_untrusted_host(asked: Request) -> bool:
+    try:
+        _ = asked.host
+    except SecurityError:
+        return True
+    return False
 
 
 def _commands() -> AppGroup:

@@ -46,7 +46,7 @@ class SharedSpool:
 
     @contextlib.contextmanager
     def store(self) -> Iterator[Store]:
-        config = AgentConfig(api_key=KEY, project_id=self.project, spool=self.url)
+        config = AgentConfig(api_key=KEY, project_id=self.project, spool=self.url, spool_lease=0.5)
         with contextlib.closing(open_store(config, SYSTEM_CLOCK)) as store:
             yield store
 

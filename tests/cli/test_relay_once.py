@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from guardagent.cli.commands import guardagent
-from guardagent.spool.frame import HEADER_BYTES
+from guardagent.encoding import Record
+from guardagent.spool.frame import HEADER_BYTES, pack
 from tests.cli.shared import KEY, Relay, SharedSpool
 from tests.support.answers import RefuseKeys, RequireKey, Status
 
@@ -75,11 +77,16 @@ def test_what_comes_meanwhile_does_not_keep_it(
     sqlite_spool: SharedSpool, once: Once, backend: Backend, fill: Fill
 ) -> None:
     """A spool whose oldest record is younger than the errand is empty as far as it goes."""
-    fill(sqlite_spool, 5)
-    while sqlite_spool.pending:
-        assert once(sqlite_spool, GUARDAGENT_MAX_BATCH_SIZE="1")[0] == 0
+    backend.default = Status(503)
+    fill(sqlite_spool, 1)
+    with sqlite_spool.store() as store:
+        ((kind, id_, frame),) = store.waiting(1)
+        store.settle(kind, [id_])
+        young = pack(Record(kind, frame[HEADER_BYTES:], time.time() + 3_600))
+        store.append({kind: [young]})
 
-    assert len(backend.received) == 5
+    assert once(sqlite_spool)[0] == 0
+    assert sqlite_spool.pending == 1
 
 
 @pytest.mark.parametrize(
@@ -211,9 +218,7 @@ def test_wrong_settings_are_named(
     assert reason in said
 
 
-def test_a_signal_ends_an_errand(
-    sqlite_spool: SharedSpool, backend: Backend, fill: Fill
-) -> None:
+def test_a_signal_ends_an_errand(sqlite_spool: SharedSpool, backend: Backend, fill: Fill) -> None:
     """Ended before its time it says what is left, with status 0 as always after a signal."""
     backend.default = Status(503, {"Retry-After": "60"})
     fill(sqlite_spool, 3)

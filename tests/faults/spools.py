@@ -114,6 +114,14 @@ class Brood:
         assert ends == [0] * len(self.pids), self._nursery.wait(1.0).stderr
         return [report for report in self._told if "stopped" in report]
 
+    def freeze(self, number: int = 0) -> None:
+        """Let one of them stand still, as a host that is swapping or a paused container does."""
+        os.kill(self.pids[number], signal.SIGSTOP)
+
+    def thaw(self, number: int = 0) -> None:
+        """Let it go on."""
+        os.kill(self.pids[number], signal.SIGCONT)
+
     def wait_killed(self) -> None:
         """Wait until all are gone."""
         ends = self.hear("ends")["ends"]
@@ -185,6 +193,7 @@ class Nurseries:
                 "settings": {**self._settings, **settings},
                 "ledgers": [self._ledger() for _ in range(count)],
                 "patience": PATIENCE,
+                "bursts": 1,
                 "events": 0,
                 "least": 0,
                 "pause": 0.002,

@@ -36,32 +36,53 @@ def hammer(agent: Agent, order: dict[str, Any], ledger: int) -> None:
             pause.wait(order["pause"])
 
 
+def fill(agent: Agent, order: dict[str, Any], ledger: int) -> None:
+    """Capture in bursts, and leave."""
+    begin(agent, order, ledger)
+    sum_up(agent, flushed=agent.flush(timeout=order["patience"]))
+
+
 def empty(agent: Agent, order: dict[str, Any], ledger: int) -> None:
-    """Capture some events, then deliver until the spool is empty, whoever had filled it."""
-    keys = capture(agent, order["events"])
-    os.write(ledger, "".join(f"{key} 0 1\n" for key in keys).encode())
-    agent.start()
-    agent.flush(timeout=order["patience"])
+    """Capture in bursts, then deliver until the spool is empty, whoever had filled it."""
+    begin(agent, order, ledger)
+    flushed = agent.flush(timeout=order["patience"])
     pause, deadline = threading.Event(), time.monotonic() + order["patience"]
     while not pause.wait(0.01) and time.monotonic() < deadline:
         stats = agent.stats()
         if stats.durable and stats.delivered >= order["least"] and stats.pending == 0:
             break
+    sum_up(agent, flushed=flushed)
+
+
+def begin(agent: Agent, order: dict[str, Any], ledger: int) -> None:
+    """Start the agent, and capture and note what was ordered."""
+    agent.start()
+    report(begun=os.getpid())
+    pause = threading.Event()
+    for _ in range(order["bursts"]):
+        keys = capture(agent, order["events"])
+        os.write(ledger, "".join(f"{key} {time.monotonic()} 1\n" for key in keys).encode())
+        pause.wait(order["pause"])
+
+
+def sum_up(agent: Agent, **more: Any) -> None:
+    """Stop, and report the counters that the equation of a shared spool is made of."""
     stopped = agent.stop(timeout=5.0)
     stats = agent.stats()
+    kept = stats.pending - stats.spool_pending + stats.spooled
     report(
-        pid=os.getpid(),
         stopped=stopped,
         captured=stats.captured,
         delivered=stats.delivered,
-        pending=stats.pending,
+        unspooled=stats.pending - stats.spool_pending,
         spooled=stats.spooled,
-        spool_pending=stats.spool_pending,
         dropped={reason: n for reason, n in stats.dropped.items() if n},
+        balanced=stats.captured == stats.delivered + kept + sum(stats.dropped.values()),
+        **more,
     )
 
 
-WORK = {"hammer": hammer, "empty": empty}
+WORK = {"hammer": hammer, "fill": fill, "empty": empty}
 
 
 def complain(stage: str, error: BaseException, context: object) -> None:
