@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from socket import AF_INET, AF_INET6, inet_pton
 
@@ -61,33 +62,58 @@ class Networks:
         ValueError: an entry is neither; the second argument is its position.
     """
 
-    __slots__ = ("_tables",)
+    __slots__ = ("_ranges",)
 
     def __init__(self, entries: Iterable[str]) -> None:
-        found: dict[tuple[int, int], dict[int, str]] = {}
+        found: dict[int, dict[int, str]] = {32: {}, 128: {}}
         for position, entry in enumerate(entries):
             try:
                 bits, length, value = read_network(entry)
             except ValueError as error:
                 raise ValueError(str(error), position) from None
-            found.setdefault((bits, length), {}).setdefault(value >> bits - length, entry)
-        #: By bits: how far to shift an address, and the networks of that length; long ones first.
-        self._tables: dict[int, list[tuple[int, dict[int, str]]]] = {32: [], 128: []}
-        for bits, length in sorted(found, reverse=True):
-            self._tables[bits].append((bits - length, found[bits, length]))
+            first = value >> bits - length << bits - length
+            found[bits].setdefault(first << 8 | length, entry)
+        #: By bits: where a range begins, and the smallest network it lies in.
+        self._ranges = {bits: _flattened(networks, bits) for bits, networks in found.items()}
 
     def __bool__(self) -> bool:
-        return any(self._tables.values())
+        return any(len(owners) > 1 or owners[0] for _, owners in self._ranges.values())
 
     def find(self, address: Address | None) -> str | None:
         """Return the smallest network with the address, as it was given."""
-        if address is not None:
-            bits, value = address
-            for shift, table in self._tables[bits]:
-                entry = table.get(value >> shift)
-                if entry is not None:
-                    return entry
-        return None
+        if address is None:
+            return None
+        firsts, owners = self._ranges[address[0]]
+        return owners[bisect_right(firsts, address[1]) - 1]
+
+
+def _flattened(networks: dict[int, str], bits: int) -> tuple[list[int], list[str | None]]:
+    """Return ranges side by side; of two networks one holds the other, or they are apart.
+
+    Args:
+        networks: by the first address and, in the last eight bits, the length of the prefix: a
+            plain number, because sorting and collecting 100,000 tuples takes half a second.
+    """
+    firsts: list[int] = [0]
+    owners: list[str | None] = [None]
+    around: list[tuple[int, str | None]] = [(1 << bits, None)]
+
+    def begin(at: int, owner: str | None) -> None:
+        if firsts[-1] == at:
+            owners[-1] = owner
+        else:
+            firsts.append(at)
+            owners.append(owner)
+
+    for key in sorted(networks):
+        first, entry = key >> 8, networks[key]
+        while around[-1][0] <= first:
+            begin(around.pop()[0], around[-1][1])
+        begin(first, entry)
+        around.append((first + (1 << bits - (key & 255)), entry))
+    while len(around) > 1:
+        begin(around.pop()[0], around[-1][1])
+    return firsts, owners
 
 
 def _parse(text: str) -> Address:

@@ -43,6 +43,8 @@ def _default(field: attrs.Attribute[Any]) -> str:
     default = field.default
     if default is attrs.NOTHING:
         return "required"
+    if isinstance(default, attrs.Factory) and default.takes_self:
+        return "depends on other settings"
     return f"``{default.factory() if isinstance(default, attrs.Factory) else default!r}``"
 
 

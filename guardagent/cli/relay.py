@@ -149,6 +149,7 @@ class _Errand:
         self._began_at = SYSTEM_CLOCK.now()
         self._mark: tuple[int, int] | None = None
         self._progress_at = SYSTEM_CLOCK.monotonic()
+        self._had_trouble = False
         self.is_done = False
 
     def is_over(self, reading: Reading, now: float) -> bool:
@@ -160,11 +161,12 @@ class _Errand:
                 self.is_done = True
                 return True
         mark = (reading.settled, reading.pending)
+        has_trouble = bool(reading.last_error or reading.spool_error)
         if self._mark is None or mark[0] > self._mark[0] or mark[1] < self._mark[1]:
-            self._progress_at = now
-            self._mark = mark
-        hopeless = reading.last_error or reading.spool_error or reading.in_flight
-        patience = self._patience if hopeless else max(self._patience, self._lease)
+            self._mark, self._progress_at, self._had_trouble = mark, now, has_trouble
+        elif has_trouble and not self._had_trouble:
+            self._progress_at, self._had_trouble = now, True
+        patience = self._patience if has_trouble else max(self._patience, self._lease)
         return now - self._progress_at >= patience
 
 

@@ -135,7 +135,7 @@ class RedisStore:
         claim = Claim(
             kind=_kind(kind),
             entries=entries,
-            batch_id=name.decode() or None,
+            batch_id=name.decode("utf-8", "replace") or None,
             created_at=float(named_at) if named_at else None,
         )
         return claim, _depth(*depth)
@@ -270,7 +270,7 @@ class RedisStore:
 
 
 def _depth(records: int, nbytes: int, generation: bytes) -> Depth:
-    return Depth(records, nbytes, generation.decode())
+    return Depth(records, nbytes, generation.decode("utf-8", "replace"))
 
 
 def _kind(name: bytes) -> Kind:

@@ -97,7 +97,7 @@ def test_what_comes_meanwhile_does_not_keep_it(
     ],
     ids=["outage", "key"],
 )
-def test_what_is_left_is_told(  # noqa: PLR0913 - what it takes
+def test_what_is_left_is_told(
     sqlite_spool: SharedSpool,
     once: Once,
     backend: Backend,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -250,7 +249,7 @@ def test_a_missing_file_is_not_made(run: Run, tmp_path: Path, command: str) -> N
         1,
         f"Error: There is no spool at {tmp_path}/nothing.db.\n",
     )
-    assert "nothing.db" not in os.listdir(tmp_path)
+    assert not (tmp_path / "nothing.db").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"127.0.0.1 localhost\n" * 100], ids=["empty", "text"])
@@ -265,7 +264,7 @@ def test_another_file_is_left_alone(run: Run, tmp_path: Path, content: bytes) ->
     assert str(path) in result.output
     assert "Traceback" not in result.output
     assert path.read_bytes() == content
-    assert sorted(os.listdir(tmp_path)) == ["home", "hosts"]
+    assert {one.name for one in tmp_path.iterdir()} == {"home", "hosts"}
 
 
 def test_a_redis_that_is_away_is_told(run: Run) -> None:

@@ -17,7 +17,8 @@ Arrived = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture
 def agent(make_agent: MakeAgent) -> Agent:
-    return make_agent()
+    """An agent that hands metrics over when it is flushed, and not in the middle of a test."""
+    return make_agent(flush_interval=60.0)
 
 
 @pytest.fixture(autouse=True)

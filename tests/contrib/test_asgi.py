@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import falcon.asgi
@@ -399,6 +404,105 @@ def test_lifespan_off(agent: Agent, arrived: Arrived) -> None:
     ask(GuardAgentMiddleware(without_lifespan, agent=agent), "/")
 
     assert len(arrived(agent)) == 1
+
+
+def test_another_loop_than_asyncios(make_agent: MakeAgent, backend: Backend) -> None:
+    """Where asyncio does not run, the end of the application flushes all the same."""
+    agent = make_agent(flush_interval=60.0)
+    app = GuardAgentMiddleware(without_lifespan, agent=agent)
+    agent.capture({"event_type": "ip_banned"})
+    delivered: list[int] = []
+
+    async def receive() -> Message:
+        return SHUTDOWN
+
+    async def send(_message: Message) -> None:
+        delivered.append(len(backend.received))
+
+    with pytest.raises(StopIteration):
+        app({"type": "lifespan"}, receive, send).send(None)
+
+    assert delivered == [1]
+
+
+def test_no_thread_for_the_flush(
+    make_agent: MakeAgent, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no thread can be started any more, the flush works in the loop's."""
+    agent = make_agent(flush_interval=60.0)
+    app = GuardAgentMiddleware(without_lifespan, agent=agent)
+    agent.capture({"event_type": "ip_banned"})
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "guardagent-shutdown":
+            raise RuntimeError("can't start new thread at interpreter shutdown")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    sent = converse(app, {"type": "lifespan"}, SHUTDOWN)
+
+    assert [one["type"] for one in sent] == ["lifespan.shutdown.complete"]
+    assert len(backend.received) == 1
+
+
+#: Takes the signal as uvicorn does: with a handler of its own, after which it puts back the former
+#: one and raises the signal again.
+SERVER = """
+import asyncio, signal, sys, threading
+from guardagent import Agent, AgentConfig
+from guardagent.contrib.asgi import GuardAgentMiddleware
+
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 403, "headers": []})
+
+
+agent = Agent(AgentConfig(api_key="k", endpoint=sys.argv[1], flush_on_sigterm=True))
+served = GuardAgentMiddleware(app, agent=agent)
+ended = threading.Event()
+former = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+
+
+async def send(message):
+    pass
+
+
+async def main():
+    print("ready", flush=True)
+    while not ended.is_set():
+        await asyncio.sleep(0.01)
+    # The last request comes when the server is about to end.
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    await served(scope, None, send)
+
+
+asyncio.run(main())
+signal.signal(signal.SIGTERM, former)
+signal.raise_signal(signal.SIGTERM)
+while True:
+    ended.wait(0.01)
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_without_a_lifespan(backend: Backend, tmp_path: Path) -> None:
+    """With `flush_on_sigterm` what the last request reported arrives, and the status stays."""
+    script = tmp_path / "server.py"
+    script.write_text(SERVER, encoding="utf-8")
+    process = subprocess.Popen([sys.executable, script, backend.url], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout:
+        process.stdout.readline()
+
+        process.send_signal(signal.SIGTERM)
+
+        status = process.wait(30)
+    assert status == -signal.SIGTERM
+    types = {one.get("event_type") or one["metric_type"] for request in backend.requests
+             for one in request.records}  # fmt: skip
+    assert types == {"access_denied", "request_count", "response_time", "error_rate"}
 
 
 def test_no_agent_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -44,7 +44,8 @@ def configure(backend: Backend) -> Iterator[Configure]:
 
     def put(**more: Any) -> Agent:
         names = {name.upper(): value for name, value in quick_settings(backend.url).items()}
-        override = override_settings(GUARDAGENT={**names, **more})
+        # Metrics are handed over by a flush, and not in the middle of a test.
+        override = override_settings(GUARDAGENT={**names, "FLUSH_INTERVAL": 60.0, **more})
         override.enable()
         overrides.append(override)
         agent = site.current().reporter.agent

@@ -118,6 +118,22 @@ def test_django_page_delivers(backend: Backend, tmp_path: Path) -> None:
     assert events(backend) == ["access_denied", "suspicious_request"]
 
 
+@pytest.mark.slow
+def test_wrong_django_settings_are_a_failed_check(tmp_path: Path) -> None:
+    """The project can be loaded with them, so that the check can say what is wrong."""
+    settings = f"""{PROJECT}
+INSTALLED_APPS = ["guardagent.contrib.django"]
+GUARDAGENT = {{"TRUSTED_PROXIES": "many"}}
+"""
+    (tmp_path / "settings.py").write_text(settings, encoding="utf-8")
+    (tmp_path / "urls.py").write_text(URLS, encoding="utf-8")
+
+    ended = run(tmp_path, "page.py", VISIT_PROJECT)
+
+    assert ended.returncode == 1
+    assert "(guardagent.E001) trusted_proxies: given 'many' (str)" in ended.stderr
+
+
 def test_every_option_is_on_the_page() -> None:
     """The page names each option of the web integrations, with its default unless it is long."""
     text = (PAGES / "index.rst").read_text(encoding="utf-8")

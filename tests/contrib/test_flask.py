@@ -8,13 +8,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import Blueprint, Flask, Request, abort, redirect, request, stream_with_context
+from flask import (
+    Blueprint,
+    Flask,
+    Request,
+    abort,
+    redirect,
+    request,
+    request_started,
+    stream_with_context,
+)
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 import guardagent
 from guardagent import Agent, ConfigError, SecurityEvent
 from guardagent.contrib.flask import GuardAgent
-from tests.conftest import quick_settings
+from tests.conftest import MakeAgent, quick_settings
 from tests.contrib.conftest import Arrived
 from tests.support.answers import Status
 from tests.support.backend import Backend
@@ -221,9 +230,9 @@ def test_routes_are_bounded(agent: Agent, arrived: Arrived) -> None:
     assert counts == {"/r0": 1, "/r1": 1, "(other)": 3}
 
 
-def test_metrics_come_without_a_flush(agent: Agent, backend: Backend) -> None:
+def test_metrics_come_without_a_flush(make_agent: MakeAgent, backend: Backend) -> None:
     """What was gathered is handed over after the agent's interval, without another request."""
-    make_app(agent).test_client().get("/")
+    make_app(make_agent()).test_client().get("/")
 
     assert backend.wait_for(3)
 
@@ -439,15 +448,43 @@ def test_settings_are_a_mapping() -> None:
         GuardAgent(app)
 
 
+def test_no_path_may_be_sensitive(agent: Agent, arrived: Arrived) -> None:
+    """Without any words only the exceptions' own kind counts."""
+    client = make_app(agent, sensitive_paths=[], capture_statuses=403).test_client()
+
+    for path in ("/login", "/vault", "/answers/403", "/answers/401"):
+        client.get(path)
+
+    assert [event["endpoint"] for event in arrived(agent)] == ["/vault", "/answers/403"]
+
+
+def test_requests_that_never_began(agent: Agent, arrived: Arrived) -> None:
+    """Where the application's own receivers fail first there is nothing to measure."""
+
+    def fail(_app: Flask, **_more: Any) -> None:
+        raise RuntimeError("too early")
+
+    app = make_app(agent)
+
+    with request_started.connected_to(fail, app):
+        answer = app.test_client().get("/")
+
+    assert answer.status_code == 500
+    assert arrived(agent, "metrics") == []
+
+
 def test_settings_may_be_text(agent: Agent, arrived: Arrived) -> None:
     """As ini files and environments have it."""
-    texts = {"capture_statuses": "404, 418", "trusted_proxies": "1", "capture_metrics": "no"}
+    texts = {"capture_statuses": "404, 418", "trusted_proxies": "1", "capture_metrics": "no",
+             "sensitive_paths": "weather, tea"}  # fmt: skip
     client = make_app(agent, **texts).test_client()
 
     client.get("/answers/418", headers={"X-Forwarded-For": "198.51.100.7"})
+    client.get("/weather")
 
-    (event,) = arrived(agent)
-    assert event["ip_address"] == "198.51.100.7"
+    answer, error = arrived(agent)
+    assert answer["ip_address"] == "198.51.100.7"
+    assert error["event_type"] == "unhandled_exception"
     assert arrived(agent, "metrics") == []
 
 

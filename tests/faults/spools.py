@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -22,7 +23,16 @@ from tests.support.backend import Backend
 from tests.support.programs import Program
 from tests.support.redis_server import RedisServer
 
-__all__ = ["Brood", "Nurseries", "Place", "nurseries", "place", "shared_redis"]
+__all__ = [
+    "Brood",
+    "Nurseries",
+    "Place",
+    "Start",
+    "eventually",
+    "nurseries",
+    "place",
+    "shared_redis",
+]
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -72,6 +82,16 @@ class Line:
     key: str
     at: float
     taken: bool
+
+
+def eventually(met: Callable[[], bool], patience: float = PATIENCE) -> bool:
+    """Look again and again; False when it did not come true in time."""
+    deadline = time.monotonic() + patience
+    while not met():
+        if time.monotonic() > deadline:
+            return False
+        threading.Event().wait(0.005)
+    return True
 
 
 class Brood:
@@ -185,6 +205,10 @@ class Nurseries:
 
         with ThreadPoolExecutor(lanes or self._lanes) as pool:
             return list(pool.map(one, over))
+
+    def starts(self) -> list[Start]:
+        """Return one for each nursery, for a test that needs several at the same time."""
+        return [self._starter(self._idle.get()) for _ in range(self._lanes)]
 
     def _starter(self, nursery: Program) -> Start:
         def start(work: str, settings: Mapping[str, Any], *, count: int = 1, **more: Any) -> Brood:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 import pytest
 
-from tests.faults.spools import Nurseries, Place, Start
+from tests.faults.spools import Nurseries, Place
 from tests.support.accounts import repeats
 from tests.support.answers import Accept
 from tests.support.backend import Backend
@@ -33,54 +33,61 @@ def test_workers_under_load_deliver_each_event_once(
     backend: Backend, nurseries: Callable[[int], Nurseries], place: Place
 ) -> None:
     """Four workers capture and deliver at full speed, and none sends what another does."""
+    (start,) = nurseries(1).starts()
 
-    def work(start: Start, _: int) -> None:
-        brood = start("empty", place.settings(), count=WORKERS, bursts=10, events=300, pause=0.005)
-        workers = brood.wait()
+    brood = start("empty", place.settings(), count=WORKERS, bursts=10, events=300, pause=0.005)
+    workers = brood.wait()
 
-        captured = brood.keys()
-        assert len(captured) == WORKERS * 10 * 300
-        assert brood.troubles == []
-        assert backend.keys == captured
-        assert repeats(backend.received) == []
-        assert sum(worker["delivered"] for worker in workers) == len(captured)
-        assert [worker for worker in workers if not worker["balanced"] or worker["dropped"]] == []
-        assert [worker["unspooled"] for worker in workers] == [0] * WORKERS
-        assert sum(worker["spooled"] for worker in workers) == 0
-
-    nurseries(1).each(work, [0])
+    captured = brood.keys()
+    assert len(captured) == WORKERS * 10 * 300
+    assert brood.troubles == []
+    assert backend.keys == captured
+    assert repeats(backend.received) == []
+    _assert_counted_once(backend, workers)
 
 
 @pytest.mark.slow
 def test_slow_owner_keeps_its_batch(
     backend: Backend, nurseries: Callable[[int], Nurseries], place: Place
 ) -> None:
-    """Requests that take three leases are renewed meanwhile, and nobody else sends them."""
+    """What takes three leases to send is renewed meanwhile, and nobody else sends it."""
     backend.default = Late(1.6)
+    (start,) = nurseries(1).starts()
 
-    def work(start: Start, _: int) -> None:
-        brood = start("empty", place.settings(), count=3, events=20)
-        workers = brood.wait()
+    brood = start("empty", place.settings(), count=3, events=20)
+    workers = brood.wait()
 
-        assert backend.keys == brood.keys()
-        assert repeats(backend.received) == []
-        assert sum(worker["delivered"] for worker in workers) == len(brood.keys())
-
-    nurseries(1).each(work, [0])
+    assert backend.keys == brood.keys()
+    assert repeats(backend.received) == []
+    _assert_counted_once(backend, workers)
 
 
 @pytest.mark.slow
 def test_batch_of_a_frozen_owner_is_counted_once(
     backend: Backend, nurseries: Callable[[int], Nurseries], place: Place
 ) -> None:
-    """An owner stands still for longer than its lease; what it then hears of, another has counted."""
-    backend.script(Late(0.3))
+    """One stands still for longer than its lease; what it hears of later, another has counted."""
+    backend.script(Late(0.1))
+    start, start_heir = nurseries(2).starts()
 
-    def work(start: Start, _: int) -> None:
-        frozen = start("empty", place.settings(), events=50)
-        assert backend.wait_for_requests(1)
-        frozen.freeze()
-        threading.Event().wait(0.6)
-        ...
+    frozen = start("empty", place.settings(), events=50)
+    assert backend.wait_for_requests(1)
+    frozen.freeze()
+    heir = start_heir("empty", place.settings(), events=1, least=51)
+    (second,) = heir.wait()
+    frozen.thaw()
+    (first,) = frozen.wait()
 
-    nurseries(2).each(work, [0])
+    assert backend.keys == frozen.keys() | heir.keys()
+    assert set(repeats(backend.received)) == frozen.keys()
+    assert (first["delivered"], second["delivered"]) == (0, 51)
+    _assert_counted_once(backend, [first, second])
+
+
+def _assert_counted_once(backend: Backend, workers: list[dict[str, Any]]) -> None:
+    assert backend.unreadable == []
+    assert sum(worker["delivered"] for worker in workers) == len(backend.keys)
+    assert sum(worker["spooled"] for worker in workers) == 0
+    for worker in workers:
+        assert (worker["balanced"], worker["stopped"], worker["flushed"]) == (True, True, True)
+        assert (worker["unspooled"], worker["dropped"]) == (0, {})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from guardagent._clock import SYSTEM_CLOCK
-from guardagent.errors import ConfigError
+from guardagent.errors import ConfigError, SpoolError
 from guardagent.spool import MemorySpool, Spool
 from guardagent.spool.address import open_spool, open_store
 from guardagent.spool.durable import DurableSpool
@@ -150,7 +150,7 @@ def test_a_question_makes_no_file(tmp_path: Path) -> None:
         config(spool=f"sqlite:///{tmp_path / 's.db'}"), SYSTEM_CLOCK, read_only=True
     )
 
-    with pytest.raises(Exception, match=r"s\.db"):
+    with pytest.raises(SpoolError, match=r"s\.db"):
         store.depth()
 
     assert not (tmp_path / "s.db").exists()

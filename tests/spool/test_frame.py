@@ -20,9 +20,7 @@ FRAME = pack(Record("events", BODY, MOMENT))
 
 def test_a_frame_is_this() -> None:
     """Other releases read what this one has written: the layout is fixed."""
-    assert FRAME.hex() == "0141dad2748007e6b71fea99cf" + BODY.hex() or True
-    assert FRAME[0] == 1
-    assert FRAME[HEADER_BYTES:] == BODY
+    assert FRAME.hex() == "01" + "41dad2748007e6b4" + "358ff431" + BODY.hex()
 
 
 @settings(max_examples=50, deadline=None, derandomize=True, database=None)

@@ -476,8 +476,7 @@ def test_news_do_not_wait_for_history(home: Home, store: Store, other: Store) ->
     turns = [names(claim(store, 10))]
     put(store, 30, start=100, created_at=now)
 
-    for n in range(5):
-        turns.append(names(claim((store, other)[n % 2], 10)))
+    turns += [names(claim((store, other)[n % 2], 10)) for n in range(5)]
 
     assert turns[0] == span(0, 10)
     assert {turn[0] for turn in turns[1:]} >= {key(100), key(10)}

@@ -157,7 +157,7 @@ class RedisServer:
         """Return the answer to one command, given over a connection of its own."""
         import redis
 
-        connection = redis.Redis(
+        connection: Any = redis.Redis(
             unix_socket_path=self.socket_path, password=self._password, socket_timeout=_PATIENCE
         )
         with contextlib.closing(connection):
