@@ -20,7 +20,15 @@ from guardagent.plain import describe
 if TYPE_CHECKING:
     from guardagent.rules import DynamicRules
 
-__all__ = ["CHECKS", "DECISION_REASONS", "UNASKED", "Decision", "DecisionReason", "Judge"]
+__all__ = [
+    "CHECKS",
+    "DECISION_REASONS",
+    "UNASKED",
+    "Decision",
+    "DecisionReason",
+    "Judge",
+    "complaint",
+]
 
 #: The field of the rules that decided.
 DecisionReason = Literal[

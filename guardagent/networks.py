@@ -93,6 +93,7 @@ def _flattened(networks: dict[int, str], bits: int) -> tuple[list[int], list[str
     Args:
         networks: by the first address and, in the last eight bits, the length of the prefix: a
             plain number, because sorting and collecting 100,000 tuples takes half a second.
+        bits: of an address.
     """
     firsts: list[int] = [0]
     owners: list[str | None] = [None]

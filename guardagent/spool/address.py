@@ -83,6 +83,12 @@ def open_store(config: AgentConfig, clock: Clock, *, read_only: bool = False) ->
 
         path = Path(where.removeprefix("sqlite:///"))
         return SQLiteStore(path, fsync=config.spool_fsync, read_only=read_only, **bounds)
+    # Imported here and not by the thread that first asks Redis: it takes 0.2 s, in which events are
+    # not safe yet, and a fork in the middle of an import can hang the child.
+    import secrets  # noqa: F401 - what redis-py would import with the first command
+
+    import redis  # noqa: F401
+
     from guardagent.spool.redis import RedisStore
 
     return RedisStore(where, config.project_id, **bounds)

@@ -30,7 +30,9 @@ local function take(kind, first, holder)
   local key, field = STREAMS[kind], kind .. ':' .. first
   local last, size, name, created_at
   local named = call('HGET', BATCHES, field)
-  if named then last, size, name, created_at = string.match(named, '^(%S+) (%d+) (%S+) ([%d.e+]+)$') end
+  if named then
+    last, size, name, created_at = string.match(named, '^(%S+) (%d+) (%S+) ([%d.e+]+)$')
+  end
   if not size or tonumber(size) < 1 or not tonumber(created_at) then
     name, last = nil, nil
     local average = math.max(1, bytes_of(kind) / math.max(1, call('XLEN', key)))

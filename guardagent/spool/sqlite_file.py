@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from guardagent._clock import Bell
 from guardagent._log import say
 from guardagent.errors import SpoolError
 
@@ -27,6 +28,8 @@ _T = TypeVar("_T")
 
 #: Seconds to wait for another process's transaction.
 _PATIENCE = 2.0
+#: And between two looks whether it is over: at first, and at most.
+_NAP, _NAP_MOST = 0.000_5, 0.01
 #: Kept in the file for the next burst, in pages; what is beyond goes back to the file system.
 _SPARE_PAGES = 1_024
 _LOG_BYTES = 4 * 1024 * 1024
@@ -73,6 +76,7 @@ class SQLiteFile:
         self.generation = ""
         self._fsync = fsync
         self._lock = threading.Lock()  # guards the connection, which serves one thread at a time
+        self._bell = Bell()  # rung by nobody: a wait on it is a nap
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
 
@@ -83,8 +87,8 @@ class SQLiteFile:
             SpoolError: it was not done.
         """
         with self._lock, self._guarded():
-            db = self._open()
-            db.execute("BEGIN IMMEDIATE")
+            db = self._patiently(self._open)
+            self._patiently(lambda: db.execute("BEGIN IMMEDIATE"))
             try:
                 result = work(db)
                 db.execute("COMMIT")
@@ -101,13 +105,8 @@ class SQLiteFile:
             SpoolError: there is no answer.
         """
         with self._lock, self._guarded():
-            db = self._open()
-            db.execute("BEGIN")
-            try:
-                return work(db)
-            finally:
-                if db.in_transaction:
-                    db.execute("COMMIT")
+            db = self._patiently(self._open)
+            return self._patiently(lambda: _snapshot(db, work))
 
     def shrink(self) -> None:
         """Give the file system back what the file does not need."""
@@ -117,7 +116,8 @@ class SQLiteFile:
             if spare > _SPARE_PAGES:
                 (pages,) = db.execute("PRAGMA page_count").fetchone()
                 if spare > pages // 2:
-                    db.execute(f"PRAGMA incremental_vacuum({_SPARE_PAGES})").fetchall()
+                    # `execute` would take one step of it, and free one page.
+                    db.executescript(f"PRAGMA incremental_vacuum({_SPARE_PAGES})")
 
     def abandon(self) -> None:
         """Forget the connection in a forked child; the parent goes on using it."""
@@ -130,6 +130,23 @@ class SQLiteFile:
         """Close the connection; the next work opens it again."""
         with self._lock:
             self._drop()
+
+    def _patiently(self, step: Callable[[], _T]) -> _T:
+        """Try again while another process holds the lock.
+
+        SQLite's own waiting sleeps up to 100 ms between two looks, which is longer than an event
+        may take into the spool.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        nap = _NAP
+        while True:
+            try:
+                return step()
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() >= deadline:
+                    raise
+            self._bell.wait(nap)
+            nap = min(2 * nap, _NAP_MOST)
 
     @contextlib.contextmanager
     def _guarded(self) -> Any:
@@ -162,7 +179,7 @@ class SQLiteFile:
         inode = self._inode = _inode(self.path)
         uri = f"file:{quote(os.fspath(self.path))}?mode={'ro' if self._read_only else 'rw'}"
         db = sqlite3.connect(
-            uri, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            uri, uri=True, timeout=0.0, isolation_level=None, check_same_thread=False
         )
         try:
             self._prepare(db)
@@ -173,8 +190,7 @@ class SQLiteFile:
         return db
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        version, tables = _snapshot(db, _contents)
         if version != _VERSION and (tables or self._read_only):
             found = f"a spool of version {version}" if version else "no spool of guardagent's"
             raise SpoolError(f"{self.path}: {found}; this release knows version {_VERSION} only")
@@ -205,6 +221,22 @@ class SQLiteFile:
                     side.rename(aside.with_name(aside.name + suffix))
             message = "The spool %s is damaged (%s); it was put aside as %s."
             say(_log, logging.ERROR, message, self.path, error, aside.name)
+
+
+def _snapshot(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    """Ask several questions of one state of the file."""
+    db.execute("BEGIN")
+    try:
+        return work(db)
+    finally:
+        if db.in_transaction:
+            db.execute("COMMIT")
+
+
+def _contents(db: sqlite3.Connection) -> tuple[int, int]:
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    return version, tables
 
 
 def _create(db: sqlite3.Connection) -> None:

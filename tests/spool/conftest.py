@@ -21,9 +21,7 @@ def redis_server() -> Iterator[RedisServer]:
 @pytest.fixture(params=DURABLE)
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
     """Run the test on each kind of durable spool; it is empty."""
-    with home_of(
-        request.param, tmp_path, lambda: request.getfixturevalue("redis_server")
-    ) as home:
+    with home_of(request.param, tmp_path, lambda: request.getfixturevalue("redis_server")) as home:
         yield home
 
 

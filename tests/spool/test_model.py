@@ -1,15 +1,31 @@
-"""A spool against a plain model of it, through sequences nobody would think of."""
+"""Spools against a plain model of them, through sequences nobody would think of."""
 
 from __future__ import annotations
 
-import hypothesis.strategies as st
-from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
-from guardagent.spool import MemorySpool
-from guardagent.spool.memory import WhenFull
+import attrs
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from guardagent.spool import MemorySpool, Spool
 from guardagent.spool.protocol import Batch
-from tests.scripted import key, keys, record
+from guardagent.testing.clock import ManualClock
+from tests.scripted import key, keys, record, records
+from tests.spool.homes import DURABLE, LARGE, LEASE, Agent, Home, home_of
 
 MAX_RECORDS, MAX_BYTES = 12, 700
 
@@ -17,17 +33,15 @@ MAX_RECORDS, MAX_BYTES = 12, 700
 class Books(RuleBasedStateMachine):
     """Counts what goes in and what comes of it; the ledger equation must hold after each step."""
 
-    when_full: WhenFull = "drop_oldest"
-
-    def __init__(self) -> None:
+    def __init__(self, spool: Spool, clock: ManualClock, *, is_bounded: bool) -> None:
         super().__init__()
-        self.spool = MemorySpool(MAX_RECORDS, MAX_BYTES, when_full=self.when_full)
+        self.spool = spool
+        self.clock = clock
+        self.is_bounded = is_bounded
         self.held: list[Batch] = []
         self.appended: list[str] = []
         self.settled: set[str] = set()
         self.lost = 0
-        self.clock = 0.0
-        self.sizes: dict[str, int] = {}
 
     # -- what may happen -------------------------------------------------------------------------
 
@@ -37,19 +51,18 @@ class Books(RuleBasedStateMachine):
         passes=st.floats(0.0, 2.0),
     )
     def append(self, sizes: list[int], kind: str, passes: float) -> None:
-        self.clock += passes
+        self.clock.advance(passes)
         start = len(self.appended)
         given = [
-            record(start + n, kind, created_at=self.clock, size=size)  # type: ignore[arg-type]
+            record(start + n, kind, created_at=self.clock.now(), size=size)  # type: ignore[arg-type]
             for n, size in enumerate(sizes)
         ]
         self.appended += [key(start + n) for n in range(len(sizes))]
-        self.sizes.update((key(start + n), size) for n, size in enumerate(sizes))
         self.lost += self.spool.append(given)
 
     @rule(limit=st.integers(1, 5), max_bytes=st.integers(1, 400))
     def claim(self, limit: int, max_bytes: int) -> None:
-        batch = self.spool.claim(limit, max_bytes, self.clock)
+        batch = self.spool.claim(limit, max_bytes, self.clock.now())
         if batch is None:
             assert self.spool.pending() == sum(map(len, self.held))
             return
@@ -63,14 +76,14 @@ class Books(RuleBasedStateMachine):
     @rule(data=st.data())
     def ack(self, data: st.DataObject) -> None:
         batch = self._pick(data)
-        self.spool.ack(batch)
+        assert self.spool.ack(batch) == len(batch)
         self.settled.update(keys(batch.bodies))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def bury(self, data: st.DataObject) -> None:
         batch = self._pick(data)
-        self.spool.bury(batch, "rejected")
+        assert self.spool.bury(batch, "rejected") == len(batch)
         self.settled.update(keys(batch.bodies))
 
     @precondition(lambda self: self.held)
@@ -88,13 +101,13 @@ class Books(RuleBasedStateMachine):
 
     @rule(age=st.floats(0.0, 5.0))
     def expire(self, age: float) -> None:
-        self.lost += self.spool.expire(self.clock - age)
+        self.lost += self.spool.expire(self.clock.now() - age)
 
     @precondition(lambda self: not self.held)
     @rule()
     def drain(self) -> None:
         ticket = self.spool.ticket()
-        while (batch := self.spool.claim(4, 300, self.clock)) is not None:
+        while (batch := self.spool.claim(4, 300, self.clock.now())) is not None:
             self.spool.ack(batch)
             self.settled.update(keys(batch.bodies))
         assert self.spool.pending() == 0
@@ -105,11 +118,12 @@ class Books(RuleBasedStateMachine):
     @invariant()
     def the_ledger_balances(self) -> None:
         assert len(self.appended) == self.spool.pending() + len(self.settled) + self.lost
+        assert self.spool.balance() == self.spool.pending()
 
     @invariant()
     def the_bounds_hold(self) -> None:
         assert 0 <= self.spool.nbytes()
-        if self.when_full != "grow":
+        if self.is_bounded:
             assert self.spool.pending() <= MAX_RECORDS
             assert self.spool.nbytes() <= MAX_BYTES
         if not self.spool.pending():
@@ -127,26 +141,246 @@ class Books(RuleBasedStateMachine):
         return batch
 
 
-class BooksOfNewest(Books):
-    """The same with newcomers that give way."""
-
-    when_full: WhenFull = "drop_newest"
-
-
-class BooksWithoutLoss(Books):
-    """The same with nobody giving way."""
-
-    when_full: WhenFull = "grow"
-
-
-# derandomize: the same sequences in every run; nothing is written beside the tests.
+#: The same sequences in every run; nothing is written beside the tests.
 _SETTINGS = settings(
     max_examples=40, stateful_step_count=40, deadline=None, derandomize=True, database=None
 )
 
-TestDropOldest = Books.TestCase
-TestDropOldest.settings = _SETTINGS
-TestDropNewest = BooksOfNewest.TestCase
-TestDropNewest.settings = _SETTINGS
-TestGrow = BooksWithoutLoss.TestCase
-TestGrow.settings = _SETTINGS
+
+@pytest.mark.parametrize("when_full", ["drop_oldest", "drop_newest", "grow"])
+def test_the_books_of_a_spool_in_memory(when_full: Any) -> None:
+    """Whoever gives way."""
+
+    def begin() -> Books:
+        spool = MemorySpool(MAX_RECORDS, MAX_BYTES, when_full=when_full)
+        return Books(spool, ManualClock(), is_bounded=when_full != "grow")
+
+    run_state_machine_as_test(begin, settings=_SETTINGS)
+
+
+@pytest.fixture
+def new_home(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Make places, one for each sequence; the former one is closed."""
+    numbers = itertools.count()
+    with ExitStack() as stack:
+
+        def make(kind: str) -> Home:
+            stack.close()
+            folder = tmp_path / str(next(numbers))
+            folder.mkdir()
+            server = request.getfixturevalue
+            return stack.enter_context(home_of(kind, folder, lambda: server("redis_server")))
+
+        yield make
+
+
+@pytest.mark.parametrize("when_full", ["drop_oldest", "grow"])
+@pytest.mark.parametrize("kind", DURABLE)
+def test_the_books_of_a_durable_spool(
+    new_home: Callable[[str], Home], kind: str, when_full: str
+) -> None:
+    """Of one process alone, which nothing happens to."""
+
+    def begin() -> Books:
+        home = new_home(kind)
+        spool = home.spool(max_records=MAX_RECORDS, max_bytes=MAX_BYTES, when_full=when_full)
+        return Books(spool, home.clock, is_bounded=when_full != "grow")
+
+    run_state_machine_as_test(begin, settings=settings(_SETTINGS, max_examples=25))
+
+
+@attrs.define(eq=False)
+class Member:
+    """One process and its books."""
+
+    agent: Agent
+    held: list[Batch] = attrs.field(factory=list)
+    appended: int = 0
+    settled: int = 0
+    lost: int = 0
+
+    @property
+    def all_lost(self) -> int:
+        return self.lost + sum(n for _, n in self.agent.lost)
+
+
+_who = st.integers(0, 1)
+_which = st.integers(0, 3)
+_OPERATIONS = ["append", "claim", "settle", "bury", "renew", "give_back", "depth", "expire"]
+
+
+class Fleet(RuleBasedStateMachine):
+    """Two processes share a place; each may lose touch with it, end, or be killed.
+
+    A record may be delivered twice only if an answer of the store was lost, or a process could not
+    keep its lease: such records are noted as doubtful.
+    """
+
+    def __init__(self, home: Home) -> None:
+        super().__init__()
+        self.home = home
+        self.members = [self._new_member() for _ in range(2)]
+        self.former: list[Member] = []
+        self.number = 0
+        self.delivered: Counter[str] = Counter()
+        self.doubtful: set[str] = set()
+        self.died_in_memory = 0
+        self.is_in_doubt = False
+
+    def _new_member(self) -> Member:
+        return Member(self.home.agent(max_records=30, shelter_records=20))
+
+    # -- what may happen -------------------------------------------------------------------------
+
+    @rule(who=_who, count=st.integers(1, 8), kind=st.sampled_from(["events", "metrics"]))
+    def append(self, who: int, count: int, kind: Any) -> None:
+        member = self.members[who]
+        given = records(count, kind, start=self.number, created_at=self.home.clock.now())
+        self.number += count
+        lost = self._watched(member, keys(one.body for one in given), member.agent.spool.append, given)
+        member.appended += count
+        member.lost += lost
+
+    @rule(who=_who, limit=st.integers(1, 5), max_bytes=st.sampled_from([1, 100, LARGE]))
+    def claim(self, who: int, limit: int, max_bytes: int) -> None:
+        member = self.members[who]
+        batch = self._watched(
+            member, [], member.agent.spool.claim, limit, max_bytes, self.home.clock.now()
+        )
+        if batch is None:
+            return
+        found = keys(batch.bodies)
+        mine = {one for other in member.held for one in keys(other.bodies)}
+        assert not mine.intersection(found) - self.doubtful
+        others = {one for other in self.members[1 - who].held for one in keys(other.bodies)}
+        assert not others.intersection(found) - self.doubtful, "two hold it at a time"
+        assert not {one for one in found if self.delivered[one]} - self.doubtful
+        member.held.append(batch)
+
+    @rule(who=_who, which=_which, way=st.sampled_from(["ack", "ack", "bury"]))
+    def settle(self, who: int, which: int, way: str) -> None:
+        member = self.members[who]
+        if which < len(member.held):
+            batch = member.held.pop(which)
+            found = keys(batch.bodies)
+            self.delivered.update(found)
+            rest = () if way == "ack" else ("rejected",)
+            done = getattr(member.agent.spool, way)
+            member.settled += self._watched(member, found, done, batch, *rest)
+
+    @rule(who=_who, which=_which, way=st.sampled_from(["release", "split"]))
+    def keep(self, who: int, which: int, way: str) -> None:
+        member = self.members[who]
+        if which < len(member.held) and (way == "release" or len(member.held[which]) > 1):
+            batch = member.held.pop(which)
+            done = getattr(member.agent.spool, way)
+            self._watched(member, keys(batch.bodies), done, batch)
+
+    @rule(who=_who, age=st.floats(5.0, 60.0))
+    def expire(self, who: int, age: float) -> None:
+        member = self.members[who]
+        before = self.home.clock.now() - age
+        member.lost += self._watched(member, [], member.agent.spool.expire, before)
+
+    @rule(who=_who)
+    def break_down(self, who: int) -> None:
+        self.members[who].agent.store.break_down()
+
+    @rule(who=_who)
+    def mend(self, who: int) -> None:
+        self.members[who].agent.store.mend()
+
+    @rule(who=_who, name=st.sampled_from(_OPERATIONS), after=st.booleans())
+    def fail(self, who: int, name: str, after: bool) -> None:
+        self.members[who].agent.store.fail(name, after=after)
+
+    @rule(seconds=st.floats(0.1, LEASE / 4))
+    def pass_time(self, seconds: float) -> None:
+        self.home.pass_time(seconds)
+        for member in self.members:
+            self._watched(member, [], member.agent.spool.tend)
+            self._watched(member, [], member.agent.spool.look)
+
+    @rule(who=_who)
+    def crash(self, who: int) -> None:
+        member = self.members[who]
+        self.died_in_memory += member.agent.spool.at_risk()
+        member.agent.crash()
+        self._replace(who)
+
+    @rule(who=_who)
+    def restart(self, who: int) -> None:
+        member = self.members[who]
+        member.lost += self._watched(member, [], member.agent.spool.close)
+        self._replace(who)
+
+    # -- what must be true -----------------------------------------------------------------------
+
+    @invariant()
+    def every_ledger_balances(self) -> None:
+        for member in self.members:
+            balance = member.agent.spool.balance()
+            assert member.appended == member.settled + member.all_lost + balance
+
+    @invariant()
+    def what_is_durable_is_not_at_risk(self) -> None:
+        for member in self.members:
+            spool = member.agent.spool
+            assert not (spool.durable and spool.at_risk())
+            assert spool.at_risk() == spool._shelter.pending()
+
+    def teardown(self) -> None:
+        """Let all recover and one of them deliver what is left."""
+        for who, member in enumerate(self.members):
+            member.agent.store.mend()
+            self.home.clock.advance(6.0)
+            self._watched(member, [], member.agent.spool.tend)
+            assert member.agent.spool.durable or member.held
+            member.lost += member.agent.spool.close()
+            self._replace(who)
+        self.home.pass_time(LEASE + 1)
+        last = self.members[0].agent.spool
+        while (batch := last.claim(100, LARGE, self.home.clock.now())) is not None:
+            self.delivered.update(keys(batch.bodies))
+            last.ack(batch)
+        assert self.home.store().depth().records == 0
+        self._judge()
+
+    def _judge(self) -> None:
+        issued = {key(n) for n in range(self.number)}
+        lost = sum(one.all_lost for one in (*self.former, *self.members)) + self.died_in_memory
+        repeated = {one for one, n in self.delivered.items() if n > 1}
+        missing = issued - self.delivered.keys()
+        assert self.delivered.keys() <= issued
+        assert repeated <= self.doubtful, "delivered twice for no reason"
+        assert len(missing) <= lost, "lost and not counted"
+        if not self.is_in_doubt:
+            assert len(missing) == lost
+
+    def _replace(self, who: int) -> None:
+        self.former.append(self.members[who])
+        self.members[who] = self._new_member()
+
+    def _watched(
+        self, member: Member, concerned: list[str], work: Callable[..., Any], *given: Any
+    ) -> Any:
+        """Do it; what it concerns is in doubt if the store failed, or was away already."""
+        errors = len(member.agent.errors)
+        result = work(*given)
+        if len(member.agent.errors) > errors or not member.agent.spool.durable:
+            self.is_in_doubt = True
+            self.doubtful.update(concerned)
+            self.doubtful.update(one for batch in member.held for one in keys(batch.bodies))
+            held = member.agent.spool._holding._all()
+            self.doubtful.update(one for batch in held for one in keys(batch.bodies))
+        return result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DURABLE)
+def test_a_fleet(new_home: Callable[[str], Home], kind: str) -> None:
+    """Whatever happens, in whatever order."""
+    run_state_machine_as_test(
+        lambda: Fleet(new_home(kind)),
+        settings=settings(_SETTINGS, max_examples=60, stateful_step_count=40),
+    )

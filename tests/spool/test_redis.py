@@ -34,7 +34,8 @@ class Room:
     def store(self, **settings: Any) -> RedisStore:
         given = {"max_records": 100_000, "max_bytes": LARGE, "lease": 15.0}
         given["owner"] = f"owner-{len(self._stores)}"
-        store = RedisStore(self.server.url, self.project, **{**given, **settings})
+        given["where"] = self.server.url
+        store = RedisStore(project=self.project, **{**given, **settings})
         self._stores.append(store)
         return store
 
@@ -189,7 +190,6 @@ def test_dead_letters_are_bounded(room: Room) -> None:
         store.bury("events", ids(claim(store, 600)), "rejected")
 
     assert store.count_dead() == 10_000
-    assert unpack(store.dead(1)[0].frame) == unpack(store.dead(1)[0].frame)
     assert key(200).encode() in store.dead(1)[0].frame
 
 
@@ -198,7 +198,9 @@ def test_dead_letters_are_bounded(room: Room) -> None:
 
 def consumers(room: Room) -> set[bytes]:
     answer = room.server.command("XINFO", "CONSUMERS", room.key("events"), "agents")
-    return {one["name"] if isinstance(one, dict) else one[1] for one in answer}
+    # Versions of redis-py differ in the names of an answer's fields.
+    fields = [{bytes(str(name), "utf-8").strip(b"b'"): one[name] for name in one} for one in answer]
+    return {one[b"name"] for one in fields}
 
 
 def test_who_closes_leaves_the_group(room: Room) -> None:
@@ -231,7 +233,7 @@ def test_consumers_of_the_dead_are_forgotten(room: Room) -> None:
         store = room.store(owner=f"dead-{n}")
         put(store, 1)
         store.settle("events", ids(claim(store)))
-        store.abandon() if n > 10 else store._link.close()  # as a process does that is killed
+        store._link.close()  # as of a process that is killed
     put(room.store(owner="busy"), 1)
     claim(room.store(owner="busy"))
     late = room.store(owner="late", lease=0.001, forget_after=0.001)
@@ -331,9 +333,7 @@ def test_a_lost_group_begins_anew(room: Room) -> None:
     generation = store.depth().generation
     claim(store, 2)
 
-    room.do("XGROUP", "DESTROY", "events", "agents") if False else room.server.command(
-        "XGROUP", "DESTROY", room.key("events"), "agents"
-    )
+    room.server.command("XGROUP", "DESTROY", room.key("events"), "agents")
     store.renew({"events": [1]})
 
     assert names(claim(store)) == span(0, 3)
@@ -420,21 +420,21 @@ def test_a_long_backlog_drains_from_a_full_server(own: Room) -> None:
 
 def test_a_replica_refuses(own: Room) -> None:
     """And the connections are let go, for the next ones may lead to the new primary."""
-    store = own.store()
+    store = own.store(where=f"{own.server.url}?client_name=spool")
     put(store, 3)
     own.server.command("REPLICAOF", "127.0.0.1", "1")
+    assert is_connected(own.server, "spool")
 
     with pytest.raises(SpoolError, match="ReadOnly"):
         put(store, 1)
 
-    until(lambda: b"cmd=evalsha" not in client_list(own.server))
+    until(lambda: not is_connected(own.server, "spool"))
     own.server.command("REPLICAOF", "NO", "ONE")
     assert put(store, 1, start=3).depth.records == 4
 
 
-def client_list(server: RedisServer) -> bytes:
-    listed = server.command("CLIENT", "LIST")
-    return repr(listed).encode().replace(b"'cmd': '", b"cmd=")
+def is_connected(server: RedisServer, name: str) -> bool:
+    return f"'{name}'" in repr(server.command("CLIENT", "LIST"))
 
 
 def test_a_key_of_another_type_is_an_error(room: Room) -> None:
@@ -460,7 +460,7 @@ def test_threads_share_a_store(room: Room) -> None:
     taker = threading.Thread(target=take)
     taker.start()
     for n in range(20):
-        put(store, 25, start=25 * n)
+        put(store, 25, start=25 * n, created_at=time.time())
     done.set()
     taker.join(20)
 

@@ -298,7 +298,8 @@ def test_the_slower_of_two_puts_nothing_good_aside(path: Path) -> None:
 
     kept = sum(in_threads(4, work))
 
-    assert len(list(path.parent.glob("spool.db.damaged-*"))) == 1
+    aside = [one for one in path.parent.glob("spool.db.damaged-*") if one.suffix[-1].isdigit()]
+    assert len(aside) == 1
     assert stores[0].depth().records == kept
     for store in stores:
         store.close()

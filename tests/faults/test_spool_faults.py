@@ -1,0 +1,292 @@
+"""What can happen to a durable spool: capture is unaffected, nothing in memory is lost."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from guardagent import Agent
+from tests.conftest import MakeAgent
+from tests.faults.scripts import FORKING, Run
+from tests.faults.spools import Nurseries, Place, eventually
+from tests.support.accounts import assert_balanced, bounded, capture, repeats
+from tests.support.backend import Backend
+from tests.support.redis_server import RedisServer
+
+pytestmark = pytest.mark.slow
+
+
+@attrs.frozen
+class Fault:
+    """Something that keeps a Redis server from taking events.
+
+    Args:
+        begin: brings it about.
+        end: mends it.
+    """
+
+    begin: Callable[[RedisServer], object]
+    end: Callable[[RedisServer], object]
+
+
+FAULTS = {
+    "killed": Fault(RedisServer.kill, RedisServer.start),
+    "frozen": Fault(RedisServer.freeze, RedisServer.thaw),
+    "full": Fault(
+        lambda server: server.command("CONFIG", "SET", "maxmemory", 1),
+        lambda server: server.command("CONFIG", "SET", "maxmemory", 0),
+    ),
+    "readonly": Fault(
+        lambda server: server.command("REPLICAOF", "127.0.0.1", 1),
+        lambda server: server.command("REPLICAOF", "NO", "ONE"),
+    ),
+}
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    """A server that may be hurt."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_redis_away_for_a_while_loses_nothing(
+    backend: Backend, make_agent: MakeAgent, redis: RedisServer, name: str
+) -> None:
+    """With the backend down too, what comes meanwhile stays in memory and reaches Redis later."""
+    fault = FAULTS[name]
+    backend.down()
+    agent = make_agent(spool=redis.url)
+    keys = capture(agent, 50)
+    assert _is_spooled(agent, 50)
+
+    fault.begin(redis)
+    keys += bounded(lambda: capture(agent, 50))
+    was_told = eventually(lambda: not agent.stats().durable)
+    keys += bounded(lambda: capture(agent, 50))
+    fault.end(redis)
+
+    assert was_told
+    assert eventually(lambda: agent.stats().durable and _is_in_spool(agent))
+    assert agent.stats().spool_pending >= 150
+    backend.up()
+    assert agent.flush(timeout=20.0)
+    assert backend.keys == set(keys)
+    _assert_equation(agent)
+    assert sum(agent.stats().dropped.values()) == 0
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_events_pass_by_a_redis_that_is_away(
+    backend: Backend, make_agent: MakeAgent, redis: RedisServer, name: str
+) -> None:
+    """With the backend up, events are delivered from memory, and flush says so."""
+    agent = make_agent(spool=redis.url)
+    keys = capture(agent, 20)
+    assert agent.flush(timeout=20.0)
+
+    FAULTS[name].begin(redis)
+    keys += bounded(lambda: capture(agent, 50))
+    assert backend.wait_for(70, 20.0)
+    FAULTS[name].end(redis)
+
+    assert eventually(lambda: agent.stats().durable)
+    assert agent.flush(timeout=20.0)
+    assert backend.keys == set(keys)
+    assert repeats(backend.received) == [] or name == "frozen"
+    _assert_equation(agent)
+
+
+def test_redis_down_at_the_start(
+    backend: Backend, make_agent: MakeAgent, redis: RedisServer
+) -> None:
+    """An agent starts without its Redis, delivers, and is durable once there is one."""
+    redis.kill()
+    agent = make_agent(spool=redis.url)
+
+    keys = bounded(lambda: capture(agent, 50))
+    assert eventually(lambda: not agent.stats().durable)
+    assert backend.wait_for(50, 20.0)
+    redis.start()
+
+    assert eventually(lambda: agent.stats().durable)
+    keys += capture(agent, 50)
+    assert agent.flush(timeout=20.0)
+    assert sorted(backend.received) == sorted(keys)
+    assert_balanced(agent)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_spool_that_came_back_empty_is_counted(
+    backend: Backend, make_agent: MakeAgent, redis: RedisServer, tmp_path: Path, kind: str
+) -> None:
+    """Lost is what was in the spool, no more, and that is counted."""
+    path = tmp_path / "spool.db"
+    backend.down()
+    agent = make_agent(spool=redis.url if kind == "redis" else f"sqlite:///{path}")
+    lost = capture(agent, 50)
+    assert _is_spooled(agent, 50)
+    if kind == "redis":
+        redis.kill()
+        kept = capture(agent, 50)
+        assert eventually(lambda: not agent.stats().durable)
+        redis.restart(empty=True)
+    else:
+        for file in tmp_path.glob("spool.db*"):
+            file.unlink()
+        kept = capture(agent, 50)
+
+    assert eventually(lambda: agent.stats().dropped["spool_lost"] > 0)
+    assert eventually(lambda: agent.stats().durable and _is_in_spool(agent))
+    backend.up()
+    assert agent.flush(timeout=20.0)
+    # A batch that was claimed is in memory as well.
+    assert set(kept) <= backend.keys <= {*kept, *lost}
+    assert agent.stats().dropped["spool_lost"] == 100 - len(backend.keys)
+    assert repeats(backend.received) == []
+    assert_balanced(agent)
+
+
+def test_file_locked_by_another_program(
+    backend: Backend, make_agent: MakeAgent, tmp_path: Path
+) -> None:
+    """While a backup holds the file, events stay in memory and pass by it."""
+    path = tmp_path / "spool.db"
+    agent = make_agent(spool=f"sqlite:///{path}")
+    keys = capture(agent, 20)
+    assert agent.flush(timeout=20.0)
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        keys += bounded(lambda: capture(agent, 50))
+        assert eventually(lambda: not agent.stats().durable)
+        assert backend.wait_for(70, 20.0)
+        other.execute("ROLLBACK")
+
+    assert eventually(lambda: agent.stats().durable)
+    assert agent.flush(timeout=20.0)
+    assert sorted(backend.received) == sorted(keys)
+    assert_balanced(agent)
+
+
+@pytest.mark.parametrize("how", ["normal", "grandchildren", "raw"])
+def test_children_leave_the_parents_spool_alone(
+    run: Run, backend: Backend, place: Place, how: str
+) -> None:
+    """Parent and children share the spool, and each event is delivered once."""
+    settings = {**place.settings(), "spool_lease": 15.0}
+
+    outcome = run("forking", how=how, settings=settings, flags=FORKING).wait()
+
+    generations = 12 if how == "grandchildren" else 3
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert len(outcome.captured) == 10 + generations * 20
+    assert backend.keys == set(outcome.captured)
+    assert repeats(backend.received) == []
+
+
+def test_prefork_server(run: Run, backend: Backend, place: Place) -> None:
+    """Configured before the workers are forked, as with --preload: each opens the spool itself."""
+    outcome = run(
+        "forking", how="unstarted", parent=0, settings=place.settings(), flags=("-W", "error")
+    ).wait()
+
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert len(outcome.captured) == 60
+    assert sorted(backend.received) == sorted(outcome.captured)
+
+
+@pytest.mark.parametrize("how", ["end", "stop", "sys_exit", "os_exit"])
+def test_what_an_exit_leaves_the_next_process_delivers(
+    run: Run, backend: Backend, nurseries: Callable[[int], Nurseries], place: Place, how: str
+) -> None:
+    """With the backend away a process ends at once, and what it captured is in the spool."""
+    settings = {**place.settings(), "shutdown_timeout": 60.0, "spool_lease": 1.0}
+    (start,) = nurseries(1).starts()
+    backend.down()
+
+    outcome = run("leaving", how=how, patience=60.0, settings=settings).wait(30.0)
+    backend.up()
+    start("empty", settings, least=20).wait()
+
+    assert outcome.stderr == ""
+    assert len(outcome.captured) == 20
+    assert sorted(backend.received) == sorted(outcome.captured)
+
+
+@pytest.mark.parametrize("flushes", [False, True], ids=["default", "flushes"])
+def test_sigterm_leaves_the_events_in_the_spool(
+    run: Run, backend: Backend, nurseries: Callable[[int], Nurseries], place: Place, flushes: bool
+) -> None:
+    """With the backend away SIGTERM ends a process at once; the next one delivers."""
+    settings = {**place.settings(), "shutdown_timeout": 60.0, "flush_on_sigterm": flushes}
+    (start,) = nurseries(1).starts()
+    backend.down()
+    program = run("terminated", how="default", settings=settings, pause=0.1)
+    captured = program.read_report()["captured"]
+
+    program.signal(signal.SIGTERM)
+    outcome = program.wait(30.0)
+    backend.up()
+    start("empty", settings, least=20).wait()
+
+    assert (outcome.status, outcome.stderr) == (-signal.SIGTERM, "")
+    assert sorted(backend.received) == sorted(captured)
+
+
+def test_stop_gives_back_what_was_claimed(
+    backend: Backend, make_agent: MakeAgent, place: Place
+) -> None:
+    """A stop with the backend away does not wait for it, and the next agent for no lease."""
+    settings = {**place.settings(), "spool_lease": 3_600.0}
+    backend.down()
+    agent = make_agent(**settings)
+    keys = capture(agent, 1_000)
+    assert eventually(lambda: agent.stats().last_error is not None)
+
+    stopped = bounded(lambda: agent.stop(timeout=3_600.0), 30.0)
+    backend.up()
+    heir = make_agent(**settings)
+    heir.start()
+
+    assert stopped
+    assert agent.stats().dropped["shutdown"] == 0
+    assert backend.wait_for(1_000, 20.0)
+    assert sorted(backend.received) == sorted(keys)
+
+
+def test_frozen_redis_holds_no_exit(run: Run, backend: Backend, redis: RedisServer) -> None:
+    """A process ends in bounded time though neither Redis nor the backend answer."""
+    redis.freeze()
+    backend.down()
+
+    outcome = run("leaving", how="end", settings={"spool": redis.url}).wait(30.0)
+
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert len(outcome.captured) == 20
+
+
+def _is_in_spool(agent: Agent) -> bool:
+    stats = agent.stats()
+    return stats.spool_pending == stats.pending
+
+
+def _is_spooled(agent: Agent, count: int) -> bool:
+    return eventually(lambda: agent.stats().spool_pending == count)
+
+
+def _assert_equation(agent: Agent) -> None:
+    """Check what holds for each agent of a shared spool, at rest."""
+    stats: Any = agent.stats()
+    kept = stats.pending - stats.spool_pending + stats.spooled
+
+    assert stats.captured == stats.delivered + kept + sum(stats.dropped.values()), stats
+    assert stats.pending == 0, stats
