@@ -20,7 +20,7 @@ default_role = "code"
 nitpicky = True
 # No inventory of the standard library is fetched: building the documentation needs no network.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(guardagent\._.*|OnRules|RecordingAgent)"),
+    (r"py:.*", r"(guardagent\._.*|Clock|OnRules|RecordingAgent)"),
     (r"py:.*", r"(collections|datetime|functools|logging|pathlib|threading|types|typing)(\..*)?"),
     (r"py:.*", r"(attrs|cattrs|click|flask|pytest|requests|urllib3)(\..*)?"),
 ]

@@ -36,6 +36,8 @@ OnRules = Callable[[DynamicRules], object]
 #: The first report comes after so many seconds, to tell of agents that do not live for long.
 _FIRST_REPORT = 60.0
 _JITTER = 0.1
+#: Half the seconds after which rules are asked for again while there are none; doubled each time.
+_FIRST_RETRY = 2.5
 #: Rules that went unconfirmed for so many intervals are stale.
 _FRESH_INTERVALS = 2.0
 
@@ -98,6 +100,7 @@ class Control:
         )
         self._has_recalled = False
         self._poll_at = math.inf
+        self._retry_in = _FIRST_RETRY
         self._report_at = clock.monotonic() + self._spread(
             min(_FIRST_REPORT, config.status_interval)
         )
@@ -149,29 +152,33 @@ class Control:
         now = self._clock.monotonic()
         if now >= self._poll_at and self._poll_at <= self._report_at:
             self._poll_at = now + self._spread(self._config.dynamic_rule_interval)
-            self._guarded("rules", self._poll)
+            if not self._guarded("rules", self._poll) and self.rules() is None:
+                # Without any rules a whole interval is long: the backend may be back in a moment.
+                self._retry_in *= 2
+                self._poll_at = min(self._poll_at, now + self._spread(self._retry_in))
         elif now >= self._report_at:
             self._report_at = now + self._spread(self._config.status_interval)
             self._guarded("status", self._report)
         return max(0.0, min(self._poll_at, self._report_at) - self._clock.monotonic())
 
-    def _guarded(self, stage: str, work: Callable[[], None]) -> None:
-        """Do the work; say so when a streak of failures begins and ends."""
+    def _guarded(self, stage: str, work: Callable[[], None]) -> bool:
+        """Do the work; say so when a streak of failures begins and ends. False: it failed."""
         try:
             with quiet():
                 work()
         except (DeliveryError, RulesError) as error:
             if self.is_closing:
-                return  # cut off by ourselves
+                return False  # cut off by ourselves
             if stage not in self._failing:
                 self._failing.add(stage)
                 kind = type(error).__name__
                 say(_log, logging.WARNING, "The %s could not be exchanged (%s).", stage, kind)
             self._callbacks.error(stage, error)
-        else:
-            if stage in self._failing:
-                self._failing.discard(stage)
-                say(_log, logging.INFO, "The %s can be exchanged again.", stage)
+            return False
+        if stage in self._failing:
+            self._failing.discard(stage)
+            say(_log, logging.INFO, "The %s can be exchanged again.", stage)
+        return True
 
     def _poll(self) -> None:
         if not self._has_recalled:

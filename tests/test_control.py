@@ -288,13 +288,25 @@ def test_polls_come_at_intervals(chance: float, seconds: float) -> None:
 
 def test_a_failed_poll_is_repeated_at_the_next_interval() -> None:
     """The transport has retried already; the thread does not spin."""
-    desk = Desk(TransientError("away"), rules_reply(2), dynamic_rule_interval=30.0)
+    desk = Desk(rules_reply(1), TransientError("away"), rules_reply(2), dynamic_rule_interval=30.0)
+    desk.poll()
     desk.poll()
 
     rules = desk.poll()
 
-    assert rules is not None
-    assert desk.clock.monotonic() == pytest.approx(30.0)
+    assert (rules.version if rules else None) == 2
+    assert desk.clock.monotonic() == pytest.approx(60.0)
+
+
+def test_without_any_rules_a_failed_poll_is_repeated_soon() -> None:
+    """After 5 seconds, then after twice as many each time, and never later than the interval."""
+    desk = Desk(*[TransientError("away")] * 4, rules_reply(2), dynamic_rule_interval=30.0)
+    polled_at = []
+    for _ in range(5):
+        desk.poll()
+        polled_at.append(desk.clock.monotonic())
+
+    assert polled_at == pytest.approx([0.0, 5.0, 15.0, 35.0, 65.0])
 
 
 # -- adopting ------------------------------------------------------------------------------------

@@ -214,11 +214,12 @@ class SQLiteFile:
             return  # somebody else's file: the path is wrong
         aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}")
         with contextlib.suppress(OSError):  # told by the error that is raised in any case
-            self.path.rename(aside)
+            # The file comes last: while it is there nobody makes a new one, with a log of its own.
             for suffix in ("-wal", "-shm"):
                 side = self.path.with_name(self.path.name + suffix)
                 if side.exists():
                     side.rename(aside.with_name(aside.name + suffix))
+            self.path.rename(aside)
             message = "The spool %s is damaged (%s); it was put aside as %s."
             say(_log, logging.ERROR, message, self.path, error, aside.name)
 

@@ -36,6 +36,9 @@ __all__ = ["HTTPTransport"]
 
 _log = logging.getLogger(__name__)
 
+#: Bytes of the longest answer to a batch or a report that says something.
+_SHORT_ANSWER = 4_096
+
 
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
@@ -324,11 +327,16 @@ def _new_session(adapter: DeadlineAdapter) -> requests.Session:
 
 
 def _read_open_end(raw: Any, max_bytes: int) -> bytes:
-    """Read an answer that does not say how long it is, byte by byte so that none read is lost."""
+    """Read an answer that does not say how long it is.
+
+    A short one byte by byte, so that none read is lost when the rest does not come; a long one is
+    worth nothing without its end.
+    """
     body = bytearray()
     try:
         while len(body) < max_bytes:
-            piece = raw.read(1, decode_content=False)
+            size = 1 if len(body) < _SHORT_ANSWER else min(65_536, max_bytes - len(body))
+            piece = raw.read(size, decode_content=False)
             if not piece:
                 break
             body += piece

@@ -70,7 +70,7 @@ def test_what_a_killed_relay_held_is_taken_over(
     all_came = backend.wait_for(200, PATIENCE)
     held.let_go()
 
-    assert all_came
+    assert all_came, heir.end()
     assert heir.end()[0] == 0
     interrupted, *others = backend.requests
     assert backend.keys == set(keys)

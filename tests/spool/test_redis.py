@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -197,10 +198,9 @@ def test_dead_letters_are_bounded(room: Room) -> None:
 
 
 def consumers(room: Room) -> set[bytes]:
-    answer = room.server.command("XINFO", "CONSUMERS", room.key("events"), "agents")
-    # Versions of redis-py differ in the names of an answer's fields.
-    fields = [{bytes(str(name), "utf-8").strip(b"b'"): one[name] for name in one} for one in answer]
-    return {one[b"name"] for one in fields}
+    # Through a script: versions of redis-py differ in what they make of this answer.
+    script = "return redis.call('XINFO', 'CONSUMERS', KEYS[1], 'agents')"
+    return {one[1] for one in room.server.command("EVAL", script, 1, room.key("events"))}
 
 
 def test_who_closes_leaves_the_group(room: Room) -> None:
@@ -434,7 +434,7 @@ def test_a_replica_refuses(own: Room) -> None:
 
 
 def is_connected(server: RedisServer, name: str) -> bool:
-    return f"'{name}'" in repr(server.command("CLIENT", "LIST"))
+    return re.search(rf"name\W+{name}\b", repr(server.command("CLIENT", "LIST"))) is not None
 
 
 def test_a_key_of_another_type_is_an_error(room: Room) -> None:

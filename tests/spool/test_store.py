@@ -164,9 +164,10 @@ def test_each_record_is_claimed_once(home: Home) -> None:
         found: list[str] = []
         for turn in range(4):
             put(stores[number], 25, start=1_000 * number + 25 * turn)
-            one = claim(stores[number], 20)
-            found += names(one)
-            assert stores[number].settle("events", ids(one))[0] == len(one.entries)
+            one = try_claim(stores[number], 20)
+            if one is not None:  # one that is ready sooner may have taken all
+                found += names(one)
+                assert stores[number].settle("events", ids(one))[0] == len(one.entries)
         return found + drained(stores[number])
 
     found = [name for some in in_threads(4, work) for name in some]
