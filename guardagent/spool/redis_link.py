@@ -30,7 +30,7 @@ class RedisLink:
         if not isinstance(where, Address):
             check_client(where)
         self._where = where
-        self._opening = threading.Lock()  # guards _opened while it is made or closed
+        self._opening = threading.Lock()  # guards _opened
         self._opened: Opened | None = None
         self._is_well = False
 
@@ -81,10 +81,11 @@ class RedisLink:
     def _client(self) -> Any:
         opened = self._opened
         if opened is None:
+            made = open_client(self._where)
             with self._opening:
-                if self._opened is None:
-                    self._opened = open_client(self._where)
-                opened = self._opened
+                opened = self._opened = self._opened or made
+            if opened is not made:
+                made[1]()  # another thread was quicker
         return opened[0]
 
     def _failed(self, error: Exception) -> SpoolError:

@@ -362,6 +362,17 @@ def test_what_is_given_back_is_there_at_once(store: Store, other: Store) -> None
     assert store.settle("events", ids(rest))[0] == 2
 
 
+def test_who_holds_nothing_renews_nothing(store: Store, other: Store) -> None:
+    """Nor gives anything back."""
+    put(store, 2)
+    claim(store)
+
+    other.renew({})
+    other.give_back({"events": []})
+
+    assert try_claim(other) is None
+
+
 def test_only_what_one_holds_is_given_back(home: Home, store: Store, other: Store) -> None:
     """Not what another has taken over meanwhile."""
     put(store, 2)

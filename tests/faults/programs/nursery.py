@@ -36,6 +36,13 @@ def hammer(agent: Agent, order: dict[str, Any], ledger: int) -> None:
             pause.wait(order["pause"])
 
 
+def quit_(agent: Agent, order: dict[str, Any], ledger: int) -> None:
+    """Capture, and end in the way that lets nobody do anything, as soon as that is safe."""
+    begin(agent, order, ledger)
+    threading.Event().wait(0.1)
+    os._exit(0)
+
+
 def fill(agent: Agent, order: dict[str, Any], ledger: int) -> None:
     """Capture in bursts, and leave."""
     begin(agent, order, ledger)
@@ -82,7 +89,7 @@ def sum_up(agent: Agent, **more: Any) -> None:
     )
 
 
-WORK = {"hammer": hammer, "fill": fill, "empty": empty}
+WORK = {"hammer": hammer, "quit": quit_, "fill": fill, "empty": empty}
 
 
 def complain(stage: str, error: BaseException, context: object) -> None:

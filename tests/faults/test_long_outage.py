@@ -1,0 +1,85 @@
+"""Ten minutes without a backend at 500 events a second, on a clock that runs faster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from guardagent import Agent
+from tests.conftest import MakeAgent
+from tests.faults.scripts import Run
+from tests.faults.spools import Place, eventually
+from tests.support.accounts import assert_balanced, capture
+from tests.support.backend import Backend
+from tests.support.redis_server import RedisServer
+
+pytestmark = pytest.mark.slow
+
+#: A tenth of the events that come in ten minutes; what bounds memory is a tenth as well.
+COUNT = 30_000
+SCALED = {"queue_capacity": 3_000, "max_batch_size": 100}
+MEGABYTE = 1 << 20
+
+
+def test_long_outage_costs_disk_and_no_memory(
+    run: Run, backend: Backend, place: Place, shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    """Memory is flat, news do not wait for the backlog, all arrives, the spool is small after."""
+    backend.down()
+    ledger = tmp_path / "ledger"
+    settings = {**place.settings("outage"), **SCALED, "spool_lease": 15.0}
+    program = run("outage", settings=settings, count=COUNT, ledger=str(ledger), patience=50.0)
+    first = program.read_report()
+    largest = _size(place, shared_redis)
+
+    backend.up()
+    program.tell()
+    fresh = program.read_report()["captured"]
+    last = program.read_report()
+    smallest = _size(place, shared_redis)
+    outcome = program.wait()
+
+    assert outcome.stderr == ""
+    assert first["durable"]
+    memory = [*first["memory"], *last["memory"]]
+    assert max(memory) - memory[0] < first["spool_bytes"] / 4
+    received = backend.received
+    assert (last["flushed"], last["pending"], last["dropped"]) == (True, 0, 0)
+    assert sorted(received) == sorted([*ledger.read_text().split(), *fresh])
+    assert max(received.index(key) for key in fresh) < COUNT // 10
+    assert largest > first["spool_bytes"]
+    assert smallest < largest / 4
+
+
+def test_spool_keeps_its_bounds(backend: Backend, make_agent: MakeAgent, place: Place) -> None:
+    """An outage that is too long costs the oldest events, and each of them is counted."""
+    backend.down()
+    agent = make_agent(**place.settings(), spool_max_records=2_000, max_batch_size=100)
+    keys: list[str] = []
+    for _ in range(20):
+        keys += capture(agent, 500)
+        assert eventually(lambda: _is_in_spool(agent))
+    kept = agent.stats()
+
+    backend.up()
+    assert agent.flush(timeout=20.0)
+
+    assert kept.spool_pending == 2_000
+    assert kept.dropped["overflow"] == len(keys) - 2_000
+    assert len(backend.received) == len(backend.keys) == 2_000
+    # The oldest were being sent when the newer ones came, and stay.
+    assert len(backend.keys.intersection(keys[-2_000:])) >= 2_000 - 100
+    assert_balanced(agent)
+
+
+def _is_in_spool(agent: Agent) -> bool:
+    stats = agent.stats()
+    return stats.pending == stats.spool_pending
+
+
+def _size(place: Place, server: RedisServer) -> int:
+    """Return the bytes of the spool's files, or of the server's memory."""
+    if place.kind == "sqlite":
+        return sum(file.stat().st_size for file in place.folder.glob("outage.db*"))
+    return int(server.command("INFO", "memory")["used_memory"])
