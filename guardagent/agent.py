@@ -163,7 +163,9 @@ class Agent:
             timeout: seconds to take at most; `shutdown_timeout` by default.
 
         Returns:
-            True when nothing was left behind.
+            True when nothing was left behind: everything this process captured was delivered, or,
+            with `deliver=False`, is in the spool. False with a durable spool loses nothing: what
+            is in there waits for the next process.
         """
         with self._starting:
             self._is_started = True  # a capture from now on must not start anything again

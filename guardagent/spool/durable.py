@@ -136,8 +136,8 @@ class DurableSpool:
         if too_large == len(records):
             return too_large
         added = self._store.append(frames)
+        self._see(added.depth)  # first: a store that has begun anew ends all older spans
         note(added.spans)
-        self._see(added.depth)
         self._put.add(len(records) - too_large)
         self._taken.add(added.lost)
         return added.lost + too_large

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from guardagent import _fork
 from guardagent._clock import Bell
 from guardagent._log import say
 from guardagent.errors import SpoolError
@@ -58,6 +59,9 @@ _MAGIC = b"SQLite format 3\0"
 
 #: Connections of a parent process, kept for ever: SQLite forbids even to close them in a child.
 _inherited: list[Any] = []
+#: Their files. SQLite keeps its locks for each file and process; a child that was forked with a
+#: connection open would believe that it holds its parent's, and spoil the file.
+_spoilt: set[tuple[int, int]] = set()
 
 
 class SQLiteFile:
@@ -79,6 +83,8 @@ class SQLiteFile:
         self._bell = Bell()  # rung by nobody: a wait on it is a nap
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
+        self._is_forking = False
+        _fork.close_before(self)
 
     def transaction(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Do work that is done whole or not at all.
@@ -119,12 +125,26 @@ class SQLiteFile:
                     # `execute` would take one step of it, and free one page.
                     db.executescript(f"PRAGMA incremental_vacuum({_SPARE_PAGES})")
 
+    def before_fork(self) -> None:
+        """Close the connection, and keep others from opening it until the fork is over."""
+        self._is_forking = self._lock.acquire(timeout=_PATIENCE)
+        if self._is_forking:
+            self._drop()
+
+    def after_fork(self) -> None:
+        """Let it be opened again."""
+        if self._is_forking:
+            self._is_forking = False
+            self._lock.release()
+
     def abandon(self) -> None:
         """Forget the connection in a forked child; the parent goes on using it."""
         self._lock = threading.Lock()
-        if self._connection is not None:
+        if self._connection is not None:  # forked by something that runs no hooks of Python's
             _inherited.append(self._connection)
             self._connection = None
+            if self._inode is not None:
+                _spoilt.add(self._inode)
 
     def close(self) -> None:
         """Close the connection; the next work opens it again."""
@@ -177,6 +197,10 @@ class SQLiteFile:
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.path, flags, 0o600))
         inode = self._inode = _inode(self.path)
+        if inode in _spoilt:
+            raise SpoolError(
+                f"{self.path}: this process was forked, without Python's hooks, while it was open"
+            )
         uri = f"file:{quote(os.fspath(self.path))}?mode={'ro' if self._read_only else 'rw'}"
         db = sqlite3.connect(
             uri, uri=True, timeout=0.0, isolation_level=None, check_same_thread=False

@@ -25,6 +25,7 @@ from tests.support.redis_server import RedisServer
 
 __all__ = [
     "Brood",
+    "Line",
     "Nurseries",
     "Place",
     "Start",
@@ -240,7 +241,8 @@ def nurseries(
     """Start nurseries; they end with the test."""
     # What agents import when they are made.
     modules = "_pipeline", "transport.http", "spool.durable", f"spool.{place.kind}"
-    arguments = {"imports": [f"guardagent.{module}" for module in modules]}
+    imports = [f"guardagent.{module}" for module in modules]
+    arguments = {"imports": [*imports, *(["redis"] if place.kind == "redis" else [])]}
     with ExitStack() as stack:
 
         def start(lanes: int) -> Nurseries:

@@ -34,6 +34,7 @@ def test_long_outage_costs_disk_and_no_memory(
     largest = _size(place, shared_redis)
 
     backend.up()
+    assert backend.wait_for(1_000)
     program.tell()
     fresh = program.read_report()["captured"]
     last = program.read_report()
@@ -47,9 +48,9 @@ def test_long_outage_costs_disk_and_no_memory(
     received = backend.received
     assert (last["flushed"], last["pending"], last["dropped"]) == (True, 0, 0)
     assert sorted(received) == sorted([*ledger.read_text().split(), *fresh])
-    assert max(received.index(key) for key in fresh) < COUNT // 10
+    assert max(received.index(key) for key in fresh) < COUNT // 5
     assert largest > first["spool_bytes"]
-    assert smallest < largest / 4
+    assert smallest < 10 * MEGABYTE < largest
 
 
 def test_spool_keeps_its_bounds(backend: Backend, make_agent: MakeAgent, place: Place) -> None:

@@ -158,5 +158,3 @@ def one_more(path: str) -> None:
     store = store_at(path)
     store.append({"events": [pack(record(99))]})
     store.close()
-
-

@@ -17,15 +17,18 @@ _SAFE = frozenset({"close", "abandon"})
 
 
 class Faulty:
-    """Passes everything on to `store`; `calls` counts what was asked of it.
+    """Passes everything on to `store`.
 
     Args:
         store: a `Store`.
+        calls: what was asked of it, by name.
+        unheard: records that it lost in operations whose answer did not arrive.
     """
 
     def __init__(self, store: Any) -> None:
         self.store = store
         self.calls: Counter[str] = Counter()
+        self.unheard = 0
         self._lock = threading.Lock()  # guards the two below
         self._is_broken = False
         self._next: dict[str, tuple[bool, int]] = {}
@@ -62,6 +65,7 @@ class Faulty:
                 raise SpoolError(FAULT)
             result = operation(*args, **kwargs)
             if fails is True:
+                self.unheard += _lost(name, result)
                 raise SpoolError(FAULT)
             if (action := self._then.pop(name, None)) is not None:
                 action()
@@ -78,3 +82,8 @@ class Faulty:
             if times > 1:
                 self._next[name] = after, times - 1
             return after if times else None
+
+
+def _lost(name: str, result: Any) -> int:
+    lost: int = {"append": lambda: result.lost, "expire": lambda: result[0]}.get(name, int)()
+    return lost

@@ -146,9 +146,7 @@ def test_every_agent_is_an_owner_of_its_own(tmp_path: Path) -> None:
 
 def test_a_question_makes_no_file(tmp_path: Path) -> None:
     """Who only looks changes nothing, not even what is missing."""
-    store = open_store(
-        config(spool=f"sqlite:///{tmp_path / 's.db'}"), SYSTEM_CLOCK, read_only=True
-    )
+    store = open_store(config(spool=f"sqlite:///{tmp_path / 's.db'}"), SYSTEM_CLOCK, read_only=True)
 
     with pytest.raises(SpoolError, match=r"s\.db"):
         store.depth()

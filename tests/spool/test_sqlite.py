@@ -344,9 +344,7 @@ def test_text_where_bytes_belong_is_put_away(stores: Stores, clock: ManualClock)
 def run(method: str, *work: tuple[Any, ...]) -> list[int | None]:
     """Run each function in a process of its own, at the same time; return their exit codes."""
     context = multiprocessing.get_context(method)
-    processes = [
-        context.Process(target=target, args=arguments) for target, *arguments in work
-    ]  # type: ignore[attr-defined]
+    processes = [context.Process(target=target, args=arguments) for target, *arguments in work]  # type: ignore[attr-defined]
     for process in processes:
         process.start()
     for process in processes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sqlite3
 import stat
 import tempfile
@@ -229,21 +228,23 @@ def _overwritten(path: Path, at: int, length: int) -> None:
         file.write(b"\xde\xad" * (length // 2))
 
 
+def _use(store: SQLiteStore) -> None:
+    """Reach every page."""
+    for _ in range(3):
+        put(store, 1, start=500)
+        settled(store)
+
+
 @pytest.mark.parametrize("at", [4_096, 100], ids=["pages", "header"])
-def test_a_damaged_file_is_put_aside(
-    path: Path, at: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_file_is_put_aside(path: Path, at: int, caplog: pytest.LogCaptureFixture) -> None:
     """Kept under another name for whoever looks after it; a new one takes its place."""
     store = _store(path)
     put(store, 500)
     store.close()
     _overwritten(path, at, path.stat().st_size - at)
 
-    with caplog.at_level(logging.ERROR, "guardagent"):
-        with pytest.raises(SpoolError, match=r"spool\.db: "):
-            for _ in range(3):
-                put(store, 1, start=500)
-                settled(store)
+    with caplog.at_level(logging.ERROR, "guardagent"), pytest.raises(SpoolError, match="spool.db"):
+        _use(store)
     put(store, 1, start=501)
 
     aside = list(path.parent.glob("spool.db.damaged-*"))
@@ -534,13 +535,5 @@ def test_failures_leave_no_descriptor(path: Path) -> None:
 
 
 def _descriptors(path: Path) -> int:
-    links = [os.readlink(f"/proc/self/fd/{name}") for name in _open_files()]
-    return sum(one.startswith(str(path)) for one in links)
-
-
-def _open_files() -> list[str]:
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        if os.path.lexists(f"/proc/self/fd/{name}"):
-            found.append(name)
-    return found
+    opened = [one.resolve() for one in Path("/proc/self/fd").iterdir()]
+    return sum(str(one).startswith(str(path)) for one in opened)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import gc
 import resource
 import threading
-import time
 from pathlib import Path
 
-from parts import ARGUMENTS, build, capture, heard, report
+from parts import ARGUMENTS, capture, heard, report
+
+from guardagent import Agent, AgentConfig
+from guardagent._clock import SystemClock
 
 RATE = 500
 #: Events captured at a time, and how many the agent may have in hand before the next.
@@ -25,35 +27,38 @@ def resident() -> int:
 
 
 count = ARGUMENTS["count"]
-real = time.time
 captured = 0
 is_over = False
 
 
-def fast() -> float:
-    """Return the time of the fast clock; it is right again when the outage is over."""
-    return real() if is_over else began + captured / RATE
+class FastClock(SystemClock):
+    """Dates events; intervals are real. It is right again when the outage is over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began = super().now() - count / RATE
+
+    def now(self) -> float:
+        return super().now() if is_over else self._began + captured / RATE
 
 
-began = real() - count / RATE
-time.time = fast
-agent = build()
+agent = Agent(AgentConfig(**ARGUMENTS["settings"]), clock=FastClock())
 pause = threading.Event()
-ledger = Path(ARGUMENTS["ledger"]).open("w")
+ledger = Path(ARGUMENTS["ledger"])
 memory = []
 while captured < count:
-    ledger.write("".join(f"{key}\n" for key in capture(agent, BURST)))
+    with ledger.open("a") as file:  # a list of them would be memory that grows
+        file.write("".join(f"{key}\n" for key in capture(agent, BURST)))
     captured += BURST
     while (stats := agent.stats()).pending - stats.spool_pending > IN_HAND:
         pause.wait(0.002)
     if captured * 4 % count == 0:
         memory.append(resident())
 is_over = True
-ledger.close()
 while not (stats := agent.stats()).spool_pending == stats.pending == count:
     pause.wait(0.005)
 report(memory=memory, durable=stats.durable, spool_bytes=stats.spool_bytes)
-heard()  # the backend is up again
+heard()  # the backend is up again, and the backlog drains
 report(captured=capture(agent, 10, fresh=True))
 flushed = agent.flush(timeout=ARGUMENTS["patience"])
 stats = agent.stats()
