@@ -156,13 +156,20 @@ class Brood:
 
     def lines(self, number: int = 0) -> list[Line]:
         """Return what one of them has captured."""
-        rows = self._ledgers[number].read_text().splitlines()
-        fields = [row.split() for row in rows]
-        return [Line(key, float(at), taken == "1") for key, at, taken in fields]
+        return [line for line in self._read(number) if line.key != "tick"]
+
+    def ticks(self, number: int = 0) -> list[float]:
+        """Return when a thread of one of them had its turn, which it wants every 5 ms."""
+        return [line.at for line in self._read(number) if line.key == "tick"]
 
     def keys(self) -> set[str]:
         """Return the keys of everything they have captured."""
         return {line.key for number in range(len(self.pids)) for line in self.lines(number)}
+
+    def _read(self, number: int) -> list[Line]:
+        rows = self._ledgers[number].read_text().splitlines()
+        fields = [row.split() for row in rows]
+        return [Line(key, float(at), taken == "1") for key, at, taken in fields]
 
 
 class Start(Protocol):

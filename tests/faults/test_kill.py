@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.faults.spools import Brood, Line, Nurseries, Place, Start
+from tests.faults.spools import Brood, Nurseries, Place, Start
 from tests.support.accounts import repeats
 from tests.support.answers import Accept
 from tests.support.backend import Backend
@@ -48,22 +48,22 @@ def test_what_was_captured_before_a_kill_arrives_once(
     backend: Backend, nurseries: Callable[[int], Nurseries], place: Place, count: int
 ) -> None:
     """Killed under load with the backend down, started again with the backend up."""
-    rounds, seeds, pause = nurseries(2), range(ROUNDS), 0.004 * count
+    rounds, seeds = nurseries(2), range(ROUNDS)
 
     def die(start: Start, seed: int) -> Loot:
-        brood = start("hammer", place.settings(f"round-{seed}"), count=count, pause=pause)
-        return _kill(brood, seed, pause)
+        settings = place.settings(f"round-{seed}")
+        return _kill(start("hammer", settings, count=count, pause=0.004 * count), seed)
 
     def recover(start: Start, seed: int) -> list[dict[str, Any]]:
         return start("empty", place.settings(f"round-{seed}"), count=count, events=1).wait()
 
     backend.down()
-    loot = rounds.each(die, seeds, lanes=4 // count + 1)
+    loot = rounds.each(die, seeds, lanes=4 // count)
     backend.up()
     heirs = [heir for some in rounds.each(recover, seeds) for heir in some]
 
     received = backend.received
-    assert [one for one in loot if len(one.safe) < 10] == []
+    assert sum(len(one.safe) for one in loot) > 100 * ROUNDS * count
     assert [one.troubles for one in loot if one.troubles] == []
     assert [len(one.safe.difference(received)) for one in loot] == [0] * ROUNDS
     assert repeats(received) == []
@@ -119,29 +119,29 @@ def _relay_killed(
     assert len({str(request.document["batch_id"]) for request in repeated}) <= 1
 
 
-def _kill(brood: Brood, seed: int, pause: float) -> Loot:
-    """Kill each at its own moment, between an eighth and half a second after the first event."""
+def _kill(brood: Brood, seed: int) -> Loot:
+    """Kill each at its own moment, between 150 and 500 ms after the first event."""
     rng = random.Random(seed)
     brood.wait_begun()
     safe: set[str] = set()
-    moments = sorted(rng.uniform(0.125, 0.5) for _ in brood.pids)
+    moments = sorted(rng.uniform(0.15, 0.5) for _ in brood.pids)
     begun = time.monotonic()
     for number, moment in enumerate(moments):
         threading.Event().wait(begun + moment - time.monotonic())
         killed_at = time.monotonic()
         brood.kill(number)
         lines = brood.lines(number)
-        safe_until = killed_at - SAFE_AFTER - _stalled(lines, killed_at, pause)
+        safe_until = killed_at - SAFE_AFTER - _stalled(brood.ticks(number), killed_at)
         safe |= {line.key for line in lines if line.taken and line.at <= safe_until}
     brood.wait_killed()
     return Loot(safe, brood.keys(), brood.troubles)
 
 
-def _stalled(lines: list[Line], killed_at: float, pause: float) -> float:
-    """Return how long the machine kept a process from running: it paused for longer than it said.
+def _stalled(ticks: list[float], killed_at: float) -> float:
+    """Return how long the machine has kept a process from running, lately.
 
-    On an idle machine that is nothing; where twenty processes share a core it can be 100 ms.
+    Where it is idle that is nothing; where twenty processes share a core it can be 100 ms.
     """
-    moments = [*(line.at for line in lines), killed_at]
-    gaps = [later - one for one, later in pairwise(moments)]
-    return sum(gap - pause for gap in gaps if gap > pause + 0.01)
+    moments = [tick for tick in ticks if tick > killed_at - 3 * SAFE_AFTER]
+    gaps = [later - one for one, later in pairwise([*moments, killed_at])]
+    return sum(gap - 0.005 for gap in gaps if gap > 0.015)

@@ -175,12 +175,11 @@ def _is_settled_too_soon(spans: Spans) -> bool:
 
 def test_one_adds_while_another_asks() -> None:
     """A mark is never settled before its records are, however the threads meet."""
-    spans, kept, total = Spans(), Kept(), 4_000
+    spans, total = Spans(), 4_000
 
     def work(number: int) -> bool:
         if number == 0:
             for n in range(total):
-                kept.ids.add(2 * n)
                 spans.add({"events": (2 * n, 2 * n)})
             return True
         return not any(_is_settled_too_soon(spans) for _ in range(300))

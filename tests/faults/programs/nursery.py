@@ -23,6 +23,7 @@ from guardagent import Agent, AgentConfig, SecurityEvent
 
 def hammer(agent: Agent, order: dict[str, Any], ledger: int) -> None:
     """Capture until killed; note each key, and when `capture` had returned."""
+    threading.Thread(target=tick, args=(ledger,), daemon=True).start()
     pause, is_first = threading.Event(), True
     for n in counting():
         event = SecurityEvent(event_type="hammered", metadata={"pid": os.getpid()})
@@ -34,6 +35,13 @@ def hammer(agent: Agent, order: dict[str, Any], ledger: int) -> None:
             is_first = False
         if n % 10 == 9:
             pause.wait(order["pause"])
+
+
+def tick(ledger: int) -> None:
+    """Note that a thread got its turn; what is missing between the notes, the machine has kept."""
+    pause = threading.Event()
+    while not pause.wait(0.005):
+        os.write(ledger, f"tick {time.monotonic()} 0\n".encode())
 
 
 def quit_(agent: Agent, order: dict[str, Any], ledger: int) -> None:
