@@ -285,12 +285,10 @@ class DurableSpool:
             return False
         if self._hands_over:
             return True
-        if (
-            self._absence.is_on
-            or self._is_closed
-            or self._holding.is_older_than(self._depth.generation)
-        ):
+        if self._is_closed or self._holding.is_older_than(self._depth.generation):
             return False
+        if self._absence.is_on:
+            return self._spans.is_settled(ticket.mark, _may_hold)
         try:
             return self._spans.is_settled(ticket.mark, self._store.holds)
         except SpoolError as error:
@@ -430,3 +428,8 @@ class DurableSpool:
                 self._moving = 0
                 if lost:
                     self._on_lost("overflow", lost)
+
+
+def _may_hold(_kind: Kind, _first: Any, _last: Any) -> bool:
+    """Answer for a store that cannot be asked."""
+    return True

@@ -144,4 +144,4 @@ def _stalled(ticks: list[float], killed_at: float) -> float:
     """
     moments = [tick for tick in ticks if tick > killed_at - 3 * SAFE_AFTER]
     gaps = [later - one for one, later in pairwise([*moments, killed_at])]
-    return sum(gap - 0.005 for gap in gaps if gap > 0.015)
+    return sum(gap - 0.006 for gap in gaps if gap > 0.006)

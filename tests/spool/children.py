@@ -120,6 +120,7 @@ def meet_a_read_only_folder(path: str, report: str) -> None:
     during = _state(spool)
     folder.chmod(0o700)
     _report(report, spool, clock, errors, during)
+    os._exit(0)  # whoever measures coverage could not write it down as somebody without rights
 
 
 def _act_as_nobody(folder: str) -> None:
