@@ -147,17 +147,19 @@ def test_the_start_tells_whether_there_is_a_store(file: Home) -> None:
 
 def test_questions_to_a_store_that_is_away(file: Home) -> None:
     """They have an answer: nothing found, nothing kept, nothing expired."""
-    agent = file.agent()
-    agent.store.break_down()
-
-    agent.spool.put("rules", b"{}")
+    agent, other = file.agent(), file.agent()
+    agent.spool.append([record(0)])
+    for one in (agent, other):
+        one.store.break_down()
+        one.spool.put("rules", b"{}")
 
     assert agent.spool.get("rules") is None
     assert agent.spool.expire(NOW) == 0
     assert not agent.spool.is_settled(agent.spool.ticket())
+    assert other.spool.is_settled(other.spool.ticket()), "it has put nothing in"
     come_back(file, agent)
     assert agent.spool.get("rules") is None
-    assert agent.spool.is_settled(agent.spool.ticket())
+    assert not agent.spool.is_settled(agent.spool.ticket())
 
 
 def test_the_shelter_is_bounded(file: Home) -> None:
