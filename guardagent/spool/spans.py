@@ -89,6 +89,19 @@ class Spans:
                 own.clear()
 
     def _any_of(self, kind: Kind, mark: Any, holds: Callable[[Kind, Any, Any], bool]) -> bool:
+        with self._lock:
+            own = self._spans[kind]
+            if not own or own[0][0] > mark:
+                return False
+            oldest, is_one = own[0][0], len(own) == 1
+        if not is_one and not holds(kind, oldest, mark):  # nobody's: the usual end of it, and one question
+            with self._lock:
+                while own and own[0][1] <= mark:
+                    own.popleft()
+            return False
+        return self._any_one_of(kind, mark, holds)
+
+    def _any_one_of(self, kind: Kind, mark: Any, holds: Callable[[Kind, Any, Any], bool]) -> bool:
         while True:
             with self._lock:
                 own = self._spans[kind]

@@ -221,11 +221,12 @@ class SQLiteFile:
         if not self._read_only:
             if version == 0:
                 db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                db.execute("PRAGMA synchronous = OFF")  # an empty file has nothing to lose
             db.execute("PRAGMA journal_mode = WAL")
             db.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
-            db.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
             if version == 0:
                 _create(db)
+            db.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
         row = db.execute("SELECT value FROM kept WHERE name = ?", (_GENERATION,)).fetchone()
         self.generation = bytes(row[0]).decode() if row else ""
 

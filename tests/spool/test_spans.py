@@ -51,13 +51,26 @@ def test_a_mark_waits_for_what_came_before_it() -> None:
 
 
 def test_it_does_not_wait_for_what_others_put_between() -> None:
-    """Ids that are not its own are not asked for."""
+    """Where there is something at all, its own ids alone count."""
     spans, kept = Spans(), Kept(3, 4)
     spans.add({"events": (1, 2)})
     spans.add({"events": (5, 6)})
 
     assert spans.is_settled(spans.mark(), kept.holds)
-    assert kept.asked == [(1, 2), (5, 6)]
+    assert kept.asked == [(1, 6), (1, 2), (5, 6)]
+
+
+def test_where_nothing_is_left_one_question_is_enough() -> None:
+    """However many spans there are; and none afterwards."""
+    spans, kept = Spans(), Kept(8)
+    for n in (1, 3, 5):
+        spans.add({"events": (n, n)})
+    mark = spans.mark()
+    spans.add({"events": (8, 8)})
+
+    settled = [spans.is_settled(mark, kept.holds) for _ in range(2)]
+
+    assert (settled, kept.asked) == ([True, True], [(1, 5)])
 
 
 def test_both_kinds_are_waited_for() -> None:
@@ -82,7 +95,7 @@ def test_what_is_settled_is_not_asked_for_again() -> None:
     first, kept.asked = kept.asked, []
     spans.is_settled(mark, kept.holds)
 
-    assert first == [(1, 1), (3, 3), (5, 5), (9, 9)]
+    assert first == [(1, 9), (1, 1), (3, 3), (5, 5), (9, 9)]
     assert kept.asked == [(9, 9)]
 
 
