@@ -94,7 +94,7 @@ class Spans:
             if not own or own[0][0] > mark:
                 return False
             oldest, is_one = own[0][0], len(own) == 1
-        if not is_one and not holds(kind, oldest, mark):  # nobody's: the usual end of it, and one question
+        if not is_one and not holds(kind, oldest, mark):  # nobody's, as usual: one question
             with self._lock:
                 while own and own[0][1] <= mark:
                     own.popleft()
