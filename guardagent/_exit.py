@@ -34,11 +34,29 @@ _finalized_pids: set[int] = set()
 def enroll(leaver: Leaver) -> None:
     """Have it settled at exit. It is kept alive until it leaves."""
     _live.add(leaver)
+    _hear_of_multiprocessing()
+    _hear_of_celery()
+
+
+def _hear_of_multiprocessing() -> None:
+    """Its children end through os._exit: no atexit before Python 3.13 (FIELD K1)."""
     util = sys.modules.get("multiprocessing.util")
     if util is not None and os.getpid() not in _finalized_pids:
-        # Children of multiprocessing end through os._exit: no atexit before Python 3.13.
         _finalized_pids.add(os.getpid())
         util.Finalize(None, settle_all, exitpriority=100)
+
+
+def _hear_of_celery() -> None:
+    """Its prefork children run neither atexit nor finalizers, and end in os._exit (FIELD K3)."""
+    signals = sys.modules.get("celery.signals")
+    if signals is not None:
+        signals.worker_process_shutdown.connect(
+            _end_of_celery_child, weak=False, dispatch_uid="guardagent"
+        )
+
+
+def _end_of_celery_child(**_more: object) -> None:
+    settle_all()
 
 
 def leave(leaver: Leaver) -> None:

