@@ -6,6 +6,7 @@ again by whoever needs it next.
 
 from __future__ import annotations
 
+import atexit
 import os
 import weakref
 from typing import Protocol
@@ -33,11 +34,19 @@ class Closable(Protocol):
 
 
 _watched: weakref.WeakSet[Forkable] = weakref.WeakSet()
+_pid = os.getpid()
 
 
 def watch(one: Forkable) -> None:
     """Have it begin anew in every child, for as long as it lives."""
+    notice()
     _watched.add(one)
+
+
+def notice() -> None:
+    """See to a fork that ran no hook, as uWSGI's (FIELD F3); called before anything is done."""
+    if _pid != os.getpid():
+        _after_in_child()
 
 
 _closables: weakref.WeakSet[Closable] = weakref.WeakSet()
@@ -59,6 +68,8 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
+    global _pid  # noqa: PLW0603 - the process's, like the hook
+    _pid = os.getpid()
     _after_in_parent()
     # Only replaces objects: any lock may be held for ever by a thread that was not forked.
     _exit.forget()
@@ -67,6 +78,8 @@ def _after_in_child() -> None:
         one._begin_anew()
 
 
+# Exit handlers run in the reverse order: before `_exit` settles what is pending.
+atexit.register(notice)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+from guardagent import _uwsgi
 from guardagent._clock import Bell
 
 __all__ = ["Loop"]
@@ -63,10 +64,10 @@ class Loop:
             self._turning.release()
 
     def ensure(self) -> bool:
-        """Start the thread if it does not run; False when none can be started (any more)."""
+        """Start the thread if it does not run; False when none can be started yet or any more."""
         if self.is_alive():
             return True
-        if self._ended or sys.is_finalizing():
+        if self._ended or sys.is_finalizing() or _uwsgi.is_before_fork():
             return False
         if not self._starting.acquire(blocking=False):
             return True  # another caller is starting it at this moment

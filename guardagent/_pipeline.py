@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from guardagent import _exit
+from guardagent import _exit, _uwsgi
 from guardagent._clock import Bell, Clock
 from guardagent._crew import Crew
 from guardagent._ids import KeySource
@@ -170,6 +170,24 @@ class Pipeline:
     def _pause_control(self, seconds: float) -> bool:
         return self.control is not None and self.control.pause(seconds)
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing was ever captured with it."""
+        return self.ledger.captured.value == 0
+
+    def inherit(self, former: Pipeline) -> None:
+        """Take over what a process captured that delivers nothing, before this one was forked."""
+        items = former.give_up()
+        self.ledger.captured.add(len(items))
+        for item in items:
+            self._intake.offer(item)
+        if items:
+            _exit.enroll(self)
+
+    def give_up(self) -> list[Item]:
+        """Return what was captured and not looked at yet; it is another's now."""
+        return self._intake.give_up()
+
     def start(self) -> None:
         """Start the threads; also called when one was found dead."""
         if not self.is_closed:
@@ -211,6 +229,8 @@ class Pipeline:
             return True
         if self.is_closed or threading.get_ident() in MUTED:
             return False  # called by a callback: the thread that would deliver is this one
+        if _uwsgi.is_before_fork():
+            return False  # what is captured waits for the first worker
         marker = Marker()
         deadline = self._clock.monotonic() + max(0.0, timeout)
         self._intake.mark(marker)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from os import getpid
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from guardagent import _fork, _signals
+from guardagent import _fork, _signals, _uwsgi
 from guardagent._clock import SYSTEM_CLOCK, Clock
 from guardagent._log import say
 from guardagent._quiet import MUTED
@@ -93,12 +92,13 @@ class Agent:
 
     def _begin(self) -> None:
         pipeline = self._here()
-        if self.config.is_enabled and not pipeline.is_closed:
+        if self.config.is_enabled and not pipeline.is_closed and not _uwsgi.is_before_fork():
             with self._starting:
                 if not self._is_started:
                     # Made anew together with its threads: gevent may have patched locks and
                     # threads since the constructor, and the one must not wait for the other.
-                    self._pipeline = pipeline = self._new_pipeline(pipeline)
+                    if pipeline.is_untouched:
+                        self._pipeline = self._new_pipeline(pipeline)
                     self._is_started = True
                     _warn_of_uwsgi()
                     if self.config.flush_on_sigterm:
@@ -223,7 +223,7 @@ class Agent:
         self.start()
         rules = self.rules
         control = self._here().control
-        if rules is None and control is not None:
+        if rules is None and control is not None and not _uwsgi.is_before_fork():
             control.polled.wait(max(0.0, timeout))
         return self.rules
 
@@ -273,7 +273,9 @@ class Agent:
     def _here(self) -> Pipeline:
         """Return this process's pipeline."""
         if self._pipeline.pid != getpid():
-            self._begin_anew()
+            _fork.notice()
+            if self._pipeline.pid != getpid():  # made by a thread while the process forked
+                self._begin_anew()
         return self._pipeline
 
     def _begin_anew(self) -> None:
@@ -286,6 +288,8 @@ class Agent:
         else:
             self._was_started = self._was_started or self._is_started
             self._is_started = False
+            if _uwsgi.is_heir():
+                self._pipeline.inherit(inherited)
         inherited.abandon()
 
     def _warn_of(self, error: Exception) -> None:
@@ -312,11 +316,7 @@ class _Nowhere:
 
 def _warn_of_uwsgi() -> None:
     """Name the flag without which uWSGI runs no thread but its own (FIELD F4)."""
-    uwsgi = sys.modules.get("uwsgi")
-    options = getattr(uwsgi, "opt", None)
-    if isinstance(options, dict) and not (
-        options.get("enable-threads") or options.get(b"enable-threads") or options.get("threads")
-    ):
+    if _uwsgi.lacks_threads():
         message = "uWSGI runs without --enable-threads: events are delivered only at exit."
         say(_log, logging.WARNING, message)
 

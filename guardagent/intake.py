@@ -145,6 +145,14 @@ class Intake(queue.Queue[Any]):
                 self.not_full.notify(len(items))
         return items
 
+    def give_up(self) -> list[Item]:
+        """Return all events and metrics; without a lock, which a fork may have left held."""
+        items: list[Any] = []
+        with suppress(IndexError):
+            while True:
+                items.append(self.queue.popleft())
+        return [item for item in items if not isinstance(item, Marker)]
+
     def arm(self) -> bool:
         """Have the next `offer` ring; False when something is inside already."""
         self.wake_at = _ALWAYS if self._is_closed else 0

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
@@ -1060,34 +1059,6 @@ def test_status_of_an_agent_of_ones_own(make: Make, transport: ScriptedTransport
 
 
 # -- surroundings --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "warns"),
-    [
-        ({}, True),
-        ({"threads": b"2"}, False),
-        ({"enable-threads": True}, False),
-        ({b"enable-threads": True}, False),
-        (None, False),
-    ],
-)
-def test_uwsgi_without_threads_is_warned_of(
-    make: Make,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    options: Mapping[Any, Any] | None,
-    warns: bool,
-) -> None:
-    """Once, and with the name of the flag (FIELD F4)."""
-    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt=options))  # type: ignore[arg-type]
-    agent = make()
-
-    agent.start()
-    agent.start()
-
-    lines = [line for line in caplog.messages if "--enable-threads" in line]
-    assert len(lines) == int(warns)
 
 
 def test_delivery_over_http(make_agent: MakeAgent, backend: Backend) -> None:
