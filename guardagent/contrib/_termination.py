@@ -15,21 +15,36 @@ from typing import Any
 
 from guardagent import _signals
 
-__all__ = ["prepare"]
+__all__ = ["end_uvicorn_normally", "prepare"]
 
 
 def prepare() -> None:
     """See to SIGTERM where nobody does; off the main thread and for other handlers do nothing."""
     if threading.current_thread() is not threading.main_thread():
         return
-    former = signal.getsignal(signal.SIGTERM)
-    server = getattr(former, "__self__", None)
-    if former is signal.SIG_DFL:
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         _signals.install()
-    elif _is_uvicorn(server):
-        # The application was imported after uvicorn took the signals (its worker processes, and
-        # older versions): the default action is what it will put back and raise.
-        signal.signal(signal.SIGTERM, _EndNormally(server))
+    else:
+        end_uvicorn_normally()
+
+
+def end_uvicorn_normally() -> bool:
+    """Have the uvicorn server of this process end at SIGTERM like any program, if there is one.
+
+    For applications that were imported after it took the signals (its worker processes, and older
+    versions), and for those without a lifespan: the default action is what it will put back and
+    raise, and nothing runs then.
+
+    Returns:
+        Whether there is one that handles SIGTERM. Off the main thread there never is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    if not _is_uvicorn(server):
+        return False
+    signal.signal(signal.SIGTERM, _EndNormally(server))
+    return True
 
 
 class _EndNormally:

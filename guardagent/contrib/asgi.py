@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
+from os import getpid
 from time import monotonic
 from typing import Any
 
@@ -14,6 +15,7 @@ from guardagent.contrib._address import client_address
 from guardagent.contrib._enforce import Enforcer, Refusal
 from guardagent.contrib._options import WebOptions, split
 from guardagent.contrib._request import Reporter
+from guardagent.contrib._termination import end_uvicorn_normally
 
 __all__ = ["GuardAgentMiddleware"]
 
@@ -35,6 +37,8 @@ class GuardAgentMiddleware:
     Every message passes as it is, and websockets are left alone unless rules are enforced. What is
     measured is the time until the answer's status is known. The agent is started with the
     application (lifespan), and flushed in a thread of its own when the application has shut down.
+    Where the server has no lifespan, the first request starts it, and what is pending is delivered
+    at the exit of the process; a uvicorn server is asked to make that a normal one.
 
     Starlette's, FastAPI's and Litestar's routes are known; other applications may leave the
     template of the route they chose in `scope["guardagent.route"]`.
@@ -53,6 +57,9 @@ class GuardAgentMiddleware:
         settings, chosen = split(WebOptions, options)
         self._reporter = Reporter(__name__, chosen, agent=agent, settings=settings)
         self._enforcer = Enforcer(self._reporter) if chosen.enforce_rules else None
+        self._begun_in = (
+            0  # the process in which a lifespan or a request has begun the agent's work
+        )
         known = self._reporter.agent
         if known is not None and known.config.flush_on_sigterm:
             # Now, before the server has a handler of its own: uvicorn ends by raising the signal
@@ -68,8 +75,11 @@ class GuardAgentMiddleware:
         """Serve one connection."""
         kind = scope["type"]
         if kind == "lifespan":
+            self._begun_in = getpid()
             await _Life(self._reporter, self._app).serve(scope, receive, send)
             return
+        if self._begun_in != getpid():
+            self._begin_without_lifespan()
         if self._enforcer is not None and kind in ("http", "websocket"):
             query = scope.get("query_string", b"").decode("latin-1")
             refusal = self._enforcer.judge(self._describe(scope), query)
@@ -80,6 +90,12 @@ class GuardAgentMiddleware:
             await self._serve(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    def _begin_without_lifespan(self) -> None:
+        """Start the agent, and see to it that somebody tells it of the end."""
+        self._begun_in = getpid()
+        _start(self._reporter)
+        end_uvicorn_normally()
 
     async def _serve(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         began = monotonic()
@@ -139,7 +155,7 @@ class _Life:
         self._app = app
 
     async def serve(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
-        self._start()
+        _start(self._reporter)
         has_asked = False
 
         async def listen() -> _Message:
@@ -170,15 +186,16 @@ class _Life:
         await self._flush()
         await send({"type": "lifespan.shutdown.complete"})
 
-    def _start(self) -> None:
-        agent = self._reporter.agent
-        if agent is not None:
-            agent.start()
-
     async def _flush(self) -> None:
         agent = self._reporter.agent
         if agent is not None:
             await _in_thread(lambda: agent.flush(agent.config.shutdown_timeout))
+
+
+def _start(reporter: Reporter) -> None:
+    agent = reporter.agent
+    if agent is not None:
+        agent.start()
 
 
 async def _in_thread(work: Callable[[], object]) -> None:

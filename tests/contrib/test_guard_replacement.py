@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from guardagent import ConfigError
+from guardagent.contrib._termination import prepare
 from guardagent.contrib.guard import install, uninstall
 from guardagent.contrib.guard.__main__ import main
-from guardagent.contrib.guard.termination import prepare
 from tests.support.backend import Backend
 from tests.support.programs import Outcome, Program
 

@@ -91,7 +91,7 @@ def install(*, flush_on_sigterm: bool = True, **settings: Any) -> None:
 
     Args:
         flush_on_sigterm: deliver what is pending when the process is told to end and nothing else
-            would see to it, as under uvicorn; see `guardagent.contrib.guard.termination`.
+            would see to it, as under uvicorn; see `guardagent.contrib._termination`.
         settings: fields of `guardagent.AgentConfig` beside those of the Guard library, such as
             `spool` or `shutdown_timeout`; they win. Those neither names come from the environment.
 
@@ -138,6 +138,6 @@ def _is_ours(name: str) -> bool:
 
 
 def _prepare_for_sigterm() -> None:
-    from guardagent.contrib.guard.termination import prepare
+    from guardagent.contrib._termination import prepare
 
     prepare()
