@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from guardagent import ConfigError
+from guardagent import Agent, AgentConfig, ConfigError
 from guardagent.contrib._termination import prepare
-from guardagent.contrib.guard import install, uninstall
+from guardagent.contrib.guard import guard_agent, install, uninstall
 from guardagent.contrib.guard.__main__ import main
+from guardagent.contrib.guard.factory import build_with
+from guardagent.testing import RecordingAgent
 from tests.support.backend import Backend
 from tests.support.programs import Outcome, Program
 
@@ -135,6 +137,32 @@ def test_settings_are_checked_at_once() -> None:
         install(flush_interval=-1)
 
     assert not [finder for finder in sys.meta_path if "guardagent" in type(finder).__module__]
+
+
+def test_agents_can_be_built_by_the_application() -> None:
+    """`make_agent` gets the settings of each handler, and its agents are those at work."""
+    config = AgentConfig(api_key="key-of-the-application", endpoint="http://127.0.0.1:9")
+    given: list[AgentConfig] = []
+
+    def make_agent(settings: AgentConfig) -> RecordingAgent:
+        given.append(settings)
+        return RecordingAgent()
+
+    install(flush_on_sigterm=False, make_agent=make_agent)
+    try:
+        handler = guard_agent(config)
+    finally:
+        uninstall()
+        build_with(Agent)
+
+    handler.stop()
+    handler.start()  # after a stop that is another agent
+    handler.send_event({"event_type": "ip_banned"})
+
+    assert given == [config, config]
+    assert isinstance(handler.agent, RecordingAgent)
+    assert len(handler.agent.events("ip_banned")) == 1
+    handler.stop()
 
 
 def test_a_handler_of_the_application_stays(monkeypatch: pytest.MonkeyPatch) -> None:

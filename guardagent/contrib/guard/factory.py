@@ -11,10 +11,11 @@ import attrs
 
 from guardagent import _fork
 from guardagent._log import say
+from guardagent.agent import Agent
 from guardagent.config import AgentConfig
-from guardagent.contrib.guard.handler import GuardAgentHandler
+from guardagent.contrib.guard.handler import GuardAgentHandler, MakeAgent
 
-__all__ = ["configure", "guard_agent", "translate"]
+__all__ = ["build_with", "configure", "guard_agent", "translate"]
 
 _log = logging.getLogger(__name__)
 
@@ -26,11 +27,12 @@ _KNOWN = {field.name for field in attrs.fields(AgentConfig)}
 
 
 class _Registry:
-    """The handlers of this process, and what `install` said of their settings."""
+    """The handlers of this process, and what `install` said of them."""
 
     def __init__(self) -> None:
         self.handlers: dict[AgentConfig, GuardAgentHandler] = {}
         self.settings: Mapping[str, Any] = {}
+        self.make_agent: MakeAgent = Agent
         self.lock = threading.RLock()  # guards handlers; replaced after a fork
         _fork.watch(self)
 
@@ -51,6 +53,11 @@ def configure(settings: Mapping[str, Any]) -> None:
     _registry.settings = dict(settings)
 
 
+def build_with(make_agent: MakeAgent) -> None:
+    """Have the agents of handlers to come built by this, and no longer by `Agent` itself."""
+    _registry.make_agent = make_agent
+
+
 def guard_agent(config: Any) -> GuardAgentHandler:
     """Return the handler of this configuration: the same one each time it is asked for.
 
@@ -67,7 +74,8 @@ def guard_agent(config: Any) -> GuardAgentHandler:
     with _registry.lock:
         handler = _registry.handlers.get(config)
         if handler is None:
-            handler = _registry.handlers[config] = GuardAgentHandler(config)
+            handler = GuardAgentHandler(config, make_agent=_registry.make_agent)
+            _registry.handlers[config] = handler
     return handler
 
 

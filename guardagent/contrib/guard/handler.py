@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -26,9 +26,11 @@ from guardagent.contrib.guard.bridge import redis_url
 from guardagent.contrib.guard.models import DynamicRules
 from guardagent.status import AgentStatus
 
-__all__ = ["GuardAgentHandler"]
+__all__ = ["GuardAgentHandler", "MakeAgent"]
 
 _log = logging.getLogger(__name__)
+
+MakeAgent = Callable[[AgentConfig], Agent]
 
 _IN_MEMORY = "memory://"
 
@@ -42,11 +44,13 @@ class GuardAgentHandler:
 
     Args:
         config: the settings; `guard_agent` reads them from a Guard library's.
+        make_agent: builds the agent, and another one after `initialize_redis` and a restart.
     """
 
-    def __init__(self, config: AgentConfig) -> None:
+    def __init__(self, config: AgentConfig, *, make_agent: MakeAgent = Agent) -> None:
         self._config = config
-        self._agent = Agent(config)
+        self._make_agent = make_agent
+        self._agent = make_agent(config)
         self._lock = threading.RLock()  # guards replacing the agent; replaced after a fork
         self._is_running = self._is_stopped = False
         self._rules: tuple[object, DynamicRules] | None = None
@@ -69,7 +73,7 @@ class GuardAgentHandler:
         """Start the agent's threads; after `stop`, those of a new agent. Idempotent."""
         with self._lock:
             if self._is_stopped:
-                self._agent = Agent(self._config)
+                self._agent = self._make_agent(self._config)
                 self._is_stopped = False
             self._is_running = True
             self._agent.start()
@@ -186,7 +190,7 @@ class GuardAgentHandler:
     def _move_to(self, spool: str) -> None:
         try:
             config = attrs.evolve(self._config, spool=spool)
-            agent = Agent(config)
+            agent = self._make_agent(config)
         except Exception as error:  # guard-core guards this call with nothing: requests would fail
             message = "Pending events stay in memory: the Guard library's Redis does not do (%s)."
             say(_log, logging.WARNING, message, type(error).__name__)

@@ -12,7 +12,10 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from guardagent.contrib.guard.handler import MakeAgent
 
 __all__ = ["install", "replace", "uninstall"]
 
@@ -84,7 +87,9 @@ class _Finder(MetaPathFinder, Loader):
 _finder = _Finder()
 
 
-def install(*, flush_on_sigterm: bool = True, **settings: Any) -> None:
+def install(
+    *, flush_on_sigterm: bool = True, make_agent: MakeAgent | None = None, **settings: Any
+) -> None:
     """Put guardagent in the place of guard-agent, installed or not; idempotent.
 
     Call it before the Guard library builds its middleware; nothing is started by it.
@@ -92,6 +97,8 @@ def install(*, flush_on_sigterm: bool = True, **settings: Any) -> None:
     Args:
         flush_on_sigterm: deliver what is pending when the process is told to end and nothing else
             would see to it, as under uvicorn; see `guardagent.contrib._termination`.
+        make_agent: builds the agent of each configuration, for a subclass of `guardagent.Agent`
+            or one with a transport of its own.
         settings: fields of `guardagent.AgentConfig` beside those of the Guard library, such as
             `spool` or `shutdown_timeout`; they win. Those neither names come from the environment.
 
@@ -102,6 +109,10 @@ def install(*, flush_on_sigterm: bool = True, **settings: Any) -> None:
         from guardagent.contrib.guard.factory import configure
 
         configure(settings)
+    if make_agent is not None:
+        from guardagent.contrib.guard.factory import build_with
+
+        build_with(make_agent)
     replace(flush_on_sigterm=flush_on_sigterm)
     if flush_on_sigterm:
         _prepare_for_sigterm()
