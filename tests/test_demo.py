@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import random
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -22,8 +25,10 @@ from guardagent.cli.stage import audience, print_outcome
 from guardagent.demo.outcome import Outcome
 from guardagent.demo.play import Play, Scene
 from guardagent.demo.probe import Latency, Probe
-from guardagent.demo.shop import BLOCKED, create_shop
-from guardagent.demo.traffic import Traffic, Visit, visits
+from guardagent.demo.serving import LoopThread
+from guardagent.demo.shop import create_shop
+from guardagent.demo.site import BLOCKED
+from guardagent.demo.traffic import ATTACKER, Traffic, Visit, visits
 from guardagent.status import Stats
 
 if TYPE_CHECKING:
@@ -100,7 +105,10 @@ def _outcome(**fields: Any) -> Outcome:
         "poll_interval": 0.75,
         "rule_delay": 0.5,
         "rule_visits": 2,
+        "let_in": 0,
         "blocked": 2,
+        "library": "",
+        "found": {"penetration_attempt": 1, BLOCKED: 2},
         "seconds": 15.2,
         **fields,
     }
@@ -125,6 +133,8 @@ def test_balanced_books_have_no_fault() -> None:
         ({"rule_delay": None}, "the rule that was pushed never came into force"),
         ({"rule_visits": 0}, "nobody came from the address that was blocked"),
         ({"blocked": 1}, "of 2 visits from a blocked address only 1 were turned away"),
+        ({"let_in": 1}, "1 visits from a blocked address were let in"),
+        ({"found": {BLOCKED: 2}}, "no attack was found"),
         ({"visit_failures": ["GET /: gone"]}, "1 visits failed: ['GET /: gone']"),
         (
             {"stats": _stats(delivered=2, dropped={"overflow": 1})},
@@ -191,6 +201,15 @@ def test_the_table_has_it_all() -> None:
         "A capture took": "p50 5 us, p99 90 us, at most 1000 us",
         "All in all": "15.2 s",
     }
+
+
+def test_the_table_says_what_a_library_found() -> None:
+    """Where a Guard library finds the attacks, its events are listed by type."""
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_outcome(_outcome(library="flaskapi-guard"), console)
+
+    found = _rows(console.export_text())["flaskapi-guard reported"]
+    assert found == "1 penetration_attempt 2 ip_blocked"
 
 
 def _scenes() -> list[Scene]:
@@ -334,6 +353,16 @@ def test_visitors_are_ordinary_and_hostile() -> None:
     assert {"sqlmap/1.8", "hydra/9.5", "Mozilla/5.0"} <= {visit.agent for visit in made}
 
 
+def test_other_attackers_come_when_asked_for() -> None:
+    """With others, attacks go on when the attacker of the rule is turned away."""
+    source = visits(random.Random(7), others=True)
+    made = [next(source) for _ in range(90)]
+
+    attackers = {visit.address for visit in made if visit.agent == "sqlmap/1.8"}
+    assert ATTACKER in attackers
+    assert len(attackers) > 1
+
+
 def test_traffic_that_meets_nobody_is_counted() -> None:
     """A visit that fails is a failure of the demonstration, and ends no thread."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -368,22 +397,45 @@ def test_latencies_are_ranked() -> None:
 
 def test_the_probe_keeps_keys_and_times() -> None:
     """Each capture is passed on, timed, and remembered by its key."""
-
-    class Agent:
-        def capture(self, item: object) -> bool:
-            return item is first
-
     first = SecurityEvent(event_type="a")
     second = SecurityMetric(metric_type="block_rate", value=1.0)
-    probe = Probe(Agent())  # type: ignore[arg-type]
+    probe = Probe()
 
-    taken = [probe.capture(first), probe.capture(second)]
+    taken = [probe.watch(lambda given: given is first, item) for item in (first, second)]
 
     assert taken == [True, False]
     assert probe.keys() == [first.idempotency_key, second.idempotency_key]
     assert probe.count == 2
+    assert probe.types() == {"a": 1}
     assert (probe.count_of("a"), probe.count_of("b")) == (1, 0)
     assert 0 < probe.latency().p50 <= probe.latency().worst
+
+
+def test_the_probe_sees_the_key_of_what_only_looks_like_an_event() -> None:
+    """A bare object is captured as the event it stands for; what stands for none has no key."""
+    captured: list[Any] = []
+    probe = Probe()
+
+    probe.watch(lambda given: not captured.append(given), SimpleNamespace(event_type="a"))
+    probe.watch(lambda given: not captured.append(given), "nothing")
+
+    assert probe.keys() == [captured[0].idempotency_key]
+    assert captured[1] == "nothing"
+
+
+def test_a_loop_runs_beside_the_play() -> None:
+    """What is asked of it is done in its thread; what is left over is cancelled at the end."""
+    left: list[asyncio.Task[bool]] = []
+
+    async def begin() -> int:
+        left.append(asyncio.create_task(asyncio.Event().wait()))
+        return threading.get_ident()
+
+    with LoopThread() as loop:
+        ident = loop.run(begin())
+
+    assert ident != threading.get_ident()
+    assert left[0].cancelled()
 
 
 def _rows(text: str) -> dict[str, str]:

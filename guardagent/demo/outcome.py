@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from guardagent.demo.site import ATTACK
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -32,7 +34,10 @@ class Outcome:
         poll_interval: seconds between two looks of the agent for rules.
         rule_delay: seconds from the push of the rule until it was in force; None: never.
         rule_visits: visits of the address it blocks that began after that.
-        blocked: visits that were turned away for it.
+        let_in: those of them that were not forbidden.
+        blocked: reports of visits that were turned away for it.
+        library: that found the attacks; empty: the shop did.
+        found: the events that were captured by type, and how often.
         seconds: the whole demonstration.
     """
 
@@ -47,7 +52,10 @@ class Outcome:
     poll_interval: float
     rule_delay: float | None
     rule_visits: int
+    let_in: int
     blocked: int
+    library: str
+    found: Mapping[str, int]
     seconds: float
 
     @property
@@ -70,12 +78,14 @@ class Outcome:
         books = stats.delivered + stats.pending + self.dropped
         found = {
             "nothing was captured": not captured,
+            "no attack was found": not self.found.get(ATTACK),
             "nothing was captured while the collector was away": not self.outage_captures,
             f"{len(self.visit_failures)} visits failed: {self.visit_failures[:1]}": bool(
                 self.visit_failures
             ),
             "the rule that was pushed never came into force": self.rule_delay is None,
             "nobody came from the address that was blocked": not self.rule_visits,
+            f"{self.let_in} visits from a blocked address were let in": self.let_in > 0,
             f"of {self.rule_visits} visits from a blocked address only {self.blocked} were "
             "turned away": self.blocked < self.rule_visits,
             "two captures had the same key": len(captured) != len(self.keys),

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import random
 import secrets
-import threading
 from collections import Counter
-from contextlib import contextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from guardagent import Agent, AgentConfig, Stats
+from guardagent import Agent, AgentConfig, DynamicRules, Stats
 from guardagent._clock import SYSTEM_CLOCK, Bell
 from guardagent.collector import Collector, CollectorServer, Store
 from guardagent.demo.outcome import Outcome
-from guardagent.demo.probe import Probe
-from guardagent.demo.shop import BLOCKED, create_shop
+from guardagent.demo.shop import Shop
+from guardagent.demo.site import BLOCKED, Site
 from guardagent.demo.traffic import ATTACKER, Traffic, visits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from _typeshed.wsgi import WSGIApplication
+    from guardagent.demo.probe import Probe
+    from guardagent.demo.site import MakeSite
 
 __all__ = ["Audience", "Play", "Scene"]
 
-#: Visits a second, and at most.
-_RATE = 40.0
 _MAX_VISITS = 20_000
 
 #: Shares of the traffic's time: the rule is pushed, the collector leaves and comes back.
@@ -79,16 +74,21 @@ class Play:
 
     Args:
         seconds: how long it takes, some seconds for the last deliveries included.
+        make_site: builds the shop and its agent.
         seed: of the traffic.
     """
 
-    def __init__(self, *, seconds: float, seed: int | None = None) -> None:
+    def __init__(
+        self, *, seconds: float, make_site: MakeSite = Shop, seed: int | None = None
+    ) -> None:
         self._seconds = seconds
+        self._make_site = make_site
         self._rng = random.Random(seed)
         self._bell = Bell()
         self._outage = 0.0
         self._outage_captures = 0
         self._poll_interval = min(_POLL_MAX, seconds * _POLL)
+        self._rules: DynamicRules | None = None
         self._pushed_at = 0.0
         self._in_force_at: float | None = None
 
@@ -99,41 +99,45 @@ class Play:
         with Store() as store:
             app = Collector(store, api_keys=[key], signing_secret=secret)
             with CollectorServer(app=app) as server:
-                agent = Agent(_settings(server.url, key, secret, self._poll_interval))
-                agent.on_rules(lambda _rules: self._note_rule())
-                stage = _Stage(store, app, server, agent, Probe(agent), audience)
+                site = self._make_site(_settings(server.url, key, secret, self._poll_interval))
+                site.agent.on_rules(self._note_rules)
+                stage = _Stage(store, app, server, site, audience)
                 try:
                     traffic = self._with_traffic(stage)
                     self._deliver_rest(stage)
                 finally:
-                    agent.stop()
+                    site.agent.stop()
             arrived = {**store.deliveries("event"), **store.deliveries("metric")}
+        statuses = self._rule_statuses(traffic)
         return Outcome(
             answers=Counter(visit.status for visit in traffic.answered),
             visit_failures=traffic.failures,
             keys=stage.probe.keys(),
             arrived=arrived,
-            stats=agent.stats(),
+            stats=site.agent.stats(),
             latency=stage.probe.latency(),
             outage=self._outage,
             outage_captures=self._outage_captures,
             poll_interval=self._poll_interval,
             rule_delay=self._rule_delay(),
-            rule_visits=self._rule_visits(traffic),
+            rule_visits=len(statuses),
+            let_in=sum(status != HTTPStatus.FORBIDDEN for status in statuses),
             blocked=stage.probe.count_of(BLOCKED),
+            library=site.library,
+            found=stage.probe.types(),
             seconds=SYSTEM_CLOCK.monotonic() - began,
         )
 
     def _with_traffic(self, stage: _Stage) -> Traffic:
-        seconds = self._seconds * _TRAFFIC
-        app = create_shop(stage.probe.capture, lambda: stage.agent.rules)
-        with _serving(app) as shop:
+        seconds, rate = self._seconds * _TRAFFIC, stage.site.rate
+        with stage.site.serving() as port:
             traffic = Traffic(
                 host="127.0.0.1",
-                port=shop.server_port,
-                source=visits(self._rng),
-                count=min(_MAX_VISITS, int(seconds * _RATE)),
-                rate=_RATE,
+                port=port,
+                # A library is to find some for as long as it lasts.
+                source=visits(self._rng, others=bool(stage.site.library)),
+                count=min(_MAX_VISITS, int(seconds * rate)),
+                rate=rate,
             )
             with traffic:
                 self._until(stage, traffic, "The shop is open", seconds * _PUSHED)
@@ -144,26 +148,31 @@ class Play:
         return traffic
 
     def _push_rule(self, stage: _Stage, traffic: Traffic) -> None:
-        """Block the attacker, as `guardagent rules` would, and wait until the agent knows."""
+        """Block the attacker, as `guardagent rules` would, and wait until the shop obeys."""
         self._pushed_at = SYSTEM_CLOCK.monotonic()
         stage.app.rulebook.replace({"rule_id": "demo", "ip_blacklist": [ATTACKER]})
         while self._in_force_at is None and not traffic.is_over:
             stage.show("A rule is pushed", min(1.0, traffic.elapsed / self._seconds))
             self._bell.wait(_TICK)
+            # Not on the agent's thread, whose captures are refused: the shop may report it.
+            if self._rules is not None and stage.site.obey(self._rules):
+                self._in_force_at = SYSTEM_CLOCK.monotonic()
 
-    def _note_rule(self) -> None:
-        self._in_force_at = SYSTEM_CLOCK.monotonic()
+    def _note_rules(self, rules: DynamicRules) -> None:
+        self._rules = rules
         self._bell.ring()
 
     def _rule_delay(self) -> float | None:
         return None if self._in_force_at is None else self._in_force_at - self._pushed_at
 
-    def _rule_visits(self, traffic: Traffic) -> int:
+    def _rule_statuses(self, traffic: Traffic) -> list[int]:
+        """Return how the visits were answered that the rule is about."""
         since = self._in_force_at
-        return sum(
-            visit.address == ATTACKER and since is not None and visit.began_at > since
+        return [
+            visit.status
             for visit in traffic.answered
-        )
+            if visit.address == ATTACKER and since is not None and visit.began_at > since
+        ]
 
     def _take_collector_away(self, stage: _Stage, traffic: Traffic, seconds: float) -> None:
         left_at, captured = SYSTEM_CLOCK.monotonic(), stage.probe.count
@@ -194,9 +203,16 @@ class _Stage:
     store: Store
     app: Collector
     server: CollectorServer
-    agent: Agent
-    probe: Probe
+    site: Site
     audience: Audience
+
+    @property
+    def agent(self) -> Agent:
+        return self.site.agent
+
+    @property
+    def probe(self) -> Probe:
+        return self.site.agent.probe
 
     def show(self, name: str, progress: float | None = None) -> None:
         """Show a scene; without a progress, its progress is what has arrived."""
@@ -223,24 +239,3 @@ def _settings(url: str, key: str, secret: str, poll_interval: float) -> AgentCon
         timeout=2.0,
         proxies={"no_proxy": "127.0.0.1"},
     )
-
-
-class _QuietHandler(WSGIRequestHandler):
-    def log(self, *message: object) -> None:
-        """Say nothing: hundreds of lines would hide what is to be seen."""
-
-
-@contextmanager
-def _serving(app: WSGIApplication) -> Iterator[BaseWSGIServer]:
-    """Serve an application on loopback, a thread for each request."""
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_QuietHandler)
-    thread = threading.Thread(
-        target=server.serve_forever, args=(0.05,), name="guardagent-demo-shop", daemon=True
-    )
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -5,18 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from guardagent import SecurityEvent
+from guardagent import Agent, EventError, SecurityEvent, SecurityMetric
+from guardagent.events import coerce
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from guardagent import Agent, SecurityMetric
+    from guardagent import AgentConfig
 
-__all__ = ["Latency", "Probe"]
+__all__ = ["Latency", "Probe", "ProbedAgent"]
 
 
 @attrs.frozen
@@ -39,25 +40,26 @@ class Latency:
 
 
 class Probe:
-    """Captures through an agent, from any thread."""
+    """Watches captures, from any thread."""
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the three below
         self._seconds: list[float] = []
         self._keys: list[str] = []
         self._types: Counter[str] = Counter()
 
-    def capture(self, item: SecurityEvent | SecurityMetric) -> bool:
+    def watch(self, capture: Callable[[Any], bool], item: object) -> bool:
         """Capture, and note how long it took and under which key."""
+        given = _with_key(item)
         began = time.perf_counter()
-        is_taken = self._agent.capture(item)
+        is_taken = capture(given)
         seconds = time.perf_counter() - began
-        with self._lock:
-            self._seconds.append(seconds)
-            self._keys.append(item.idempotency_key)
-            if isinstance(item, SecurityEvent):
-                self._types[item.event_type] += 1
+        if isinstance(given, (SecurityEvent, SecurityMetric)):  # the agent refuses all else
+            with self._lock:
+                self._seconds.append(seconds)
+                self._keys.append(given.idempotency_key)
+                if isinstance(given, SecurityEvent):
+                    self._types[given.event_type] += 1
         return is_taken
 
     @property
@@ -69,6 +71,11 @@ class Probe:
         """Return how often an event of this type was captured."""
         return self._types[event_type]
 
+    def types(self) -> Mapping[str, int]:
+        """Return the types of the events captured, and how often."""
+        with self._lock:
+            return dict(self._types.most_common())
+
     def keys(self) -> list[str]:
         """Return the key of everything captured."""
         with self._lock:
@@ -78,3 +85,28 @@ class Probe:
         """Return how long the captures took."""
         with self._lock:
             return Latency.of(self._seconds)
+
+
+class ProbedAgent(Agent):
+    """An agent whose captures are watched, whoever makes them."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        super().__init__(config)
+        self.probe = Probe()
+
+    def capture(self, event: object) -> bool:
+        """Take a copy of an event or metric for delivery; noted by the probe."""
+        return self.probe.watch(super().capture, event)
+
+
+def _with_key(item: object) -> object:
+    """Make an event of what only looks like one, as the agent would: that one's key is seen.
+
+    guard-core has such objects, where it reports on its own patterns.
+    """
+    if isinstance(item, (SecurityEvent, SecurityMetric)):
+        return item
+    try:
+        return coerce(item)
+    except EventError:
+        return item  # the agent counts it as invalid

@@ -6,20 +6,26 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, abort, g, request
 
 from guardagent import DynamicRules, SecurityEvent, SecurityMetric
 from guardagent._clock import SYSTEM_CLOCK
+from guardagent.demo import pages
+from guardagent.demo.probe import ProbedAgent
+from guardagent.demo.serving import serving_wsgi
+from guardagent.demo.site import ATTACK, BLOCKED
 
-__all__ = ["BLOCKED", "create_shop"]
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from guardagent import AgentConfig
+
+__all__ = ["Shop", "create_shop"]
 
 Capture = Callable[[SecurityEvent | SecurityMetric], bool]
 Rules = Callable[[], DynamicRules | None]
-
-#: The type of the event for a request that the dynamic rules turn away.
-BLOCKED = "ip_blocked"
 
 #: What hostile requests look like. A few signs are enough here; real ones belong to Guard.
 _SIGNS = {
@@ -31,7 +37,29 @@ _SIGNS = {
 _LOGIN_FAILURES_ALLOWED = 5
 _REQUESTS_ALLOWED = 25
 _RATE_WINDOW = 5.0
-_PASSWORD = "correct horse"  # noqa: S105 - the only account of a shop that does not exist
+
+
+class Shop:
+    """The shop as a site that looks for attacks itself.
+
+    Args:
+        config: of its agent.
+    """
+
+    library = ""
+    rate = 40.0
+
+    def __init__(self, config: AgentConfig) -> None:
+        self.agent = ProbedAgent(config)
+        self._app = create_shop(self.agent.capture, lambda: self.agent.rules)
+
+    def serving(self) -> AbstractContextManager[int]:
+        """Serve on loopback; gives the port."""
+        return serving_wsgi(self._app)
+
+    def obey(self, rules: DynamicRules) -> bool:
+        """Do nothing: it asks the agent for each request."""
+        return True
 
 
 def create_shop(capture: Capture, rules: Rules = lambda: None) -> Flask:
@@ -48,26 +76,26 @@ def create_shop(capture: Capture, rules: Rules = lambda: None) -> Flask:
 
     @app.get("/")
     def home() -> str:
-        return "Welcome."
+        return pages.WELCOME
 
     @app.get("/products/<int:number>")
     def product(number: int) -> dict[str, Any]:
-        return {"number": number, "price": number * 100}
+        return pages.product(number)
 
     @app.get("/search")
     def search() -> dict[str, Any]:
-        return {"found": [], "for": request.args.get("q", "")}
+        return pages.results(request.args.get("q", ""))
 
     @app.get("/files/<path:name>")
     def download(name: str) -> str:
-        return f"This would be {len(name)} letters long."
+        return pages.download(name)
 
     @app.post("/login")
     def login() -> str:
-        if request.form.get("password") != _PASSWORD:
+        if not pages.is_password(request.form.get("password")):
             guard.login_failed()
             abort(401)
-        return "Hello."
+        return pages.GREETING
 
     return app
 
@@ -95,7 +123,7 @@ class _Guard:
             found = sign.search(text)
             if found is not None:
                 self._report(
-                    "penetration_attempt",
+                    ATTACK,
                     "request_blocked",
                     f"{name} pattern in the address",
                     status_code=403,

@@ -58,8 +58,13 @@ class Answered:
     status: int
 
 
-def visits(rng: random.Random) -> Iterator[Visit]:
-    """Go on for ever: two ordinary requests for each hostile one, in a random order."""
+def visits(rng: random.Random, *, others: bool = False) -> Iterator[Visit]:
+    """Go on for ever: two ordinary requests for each hostile one, in a random order.
+
+    Args:
+        rng: chooses.
+        others: attackers whom no rule is about come too.
+    """
     while True:
         attack = rng.choice(_ATTACKS)
         wrong = urlencode({"password": f"guess-{rng.randrange(1_000)}"})
@@ -74,6 +79,9 @@ def visits(rng: random.Random) -> Iterator[Visit]:
             Visit("POST", "/login", ATTACKER, "hydra/9.5", wrong),
             *[Visit("GET", "/", _HAMMER, "python-requests/2.32")] * 3,
         ]
+        if others:
+            other = f"192.0.2.{rng.randrange(1, 255)}"
+            mixture.append(Visit("GET", rng.choice(_ATTACKS), other, "sqlmap/1.8"))
         rng.shuffle(mixture)
         yield from mixture
 
