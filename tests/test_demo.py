@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import random
 import signal
 import socket
@@ -20,7 +21,9 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from guardagent import DynamicRules, SecurityEvent, SecurityMetric
+from guardagent.cli import guards
 from guardagent.cli.commands import guardagent
+from guardagent.cli.extras import MissingExtraError
 from guardagent.cli.stage import audience, print_outcome
 from guardagent.demo.outcome import Outcome
 from guardagent.demo.play import Play, Scene
@@ -436,6 +439,30 @@ def test_a_loop_runs_beside_the_play() -> None:
 
     assert ident != threading.get_ident()
     assert left[0].cancelled()
+
+
+# The Guard libraries; tests/contrib plays them
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the library it is said what to install."""
+    monkeypatch.setitem(sys.modules, "flaskapi_guard", None)
+
+    with pytest.raises(MissingExtraError, match="run: pip install flaskapi-guard"):
+        guards.load("flask")
+
+
+def test_of_the_log_only_failures_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Warnings of a Guard library do not bury the show; errors are seen."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    guards.hush()
+    log = logging.getLogger("guard_core")
+    log.warning("Suspicious activity detected.")
+    log.error("handler.send_event failed")
+
+    assert capsys.readouterr().err == "handler.send_event failed\n"
 
 
 def _rows(text: str) -> dict[str, str]:

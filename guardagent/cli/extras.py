@@ -1,25 +1,30 @@
-"""Says which optional extra is missing, instead of a traceback."""
+"""Says which optional package is missing, instead of a traceback."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from guardagent.errors import GuardAgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
-__all__ = ["MissingExtraError", "extra"]
+__all__ = ["MissingExtraError", "extra", "needing"]
 
 
 class MissingExtraError(GuardAgentError):
-    """A package of an optional extra is not installed; the message says how to install it."""
+    """An optional package is not installed; the message says how to install it."""
+
+
+def extra(name: str, *packages: str) -> AbstractContextManager[None]:
+    """Turn a failed import of one of `packages` into an error that names the extra."""
+    return needing([f"'guardagent[{name}]'"], packages)
 
 
 @contextmanager
-def extra(name: str, *packages: str) -> Iterator[None]:
-    """Turn a failed import of one of `packages` into an error that names the extra.
+def needing(requirements: Collection[str], packages: Collection[str]) -> Iterator[None]:
+    """Turn a failed import of one of `packages` into an error that names what to install.
 
     Raises:
         MissingExtraError: one of the packages is not installed.
@@ -30,5 +35,5 @@ def extra(name: str, *packages: str) -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package not in packages:
             raise  # a fault of ours or of the package's own
-        message = f"{package} is not installed; run: pip install 'guardagent[{name}]'"
+        message = f"{package} is not installed; run: pip install {' '.join(requirements)}"
         raise MissingExtraError(message) from error
