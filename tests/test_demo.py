@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from guardagent import DynamicRules, SecurityEvent, SecurityMetric
+from guardagent import ConfigError, DynamicRules, SecurityEvent, SecurityMetric
 from guardagent.cli import guards
 from guardagent.cli.commands import guardagent
 from guardagent.cli.extras import MissingExtraError
@@ -169,18 +169,23 @@ def test_a_fault_is_the_reason_of_the_end(monkeypatch: pytest.MonkeyPatch) -> No
     assert "Error: 1 of 3 captured never arrived" in result.output
 
 
-def test_a_port_that_was_taken_is_the_reason_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the collector cannot come back that is said, without a traceback."""
+@pytest.mark.parametrize(
+    "error", [OSError("Address already in use"), ConfigError("flush_interval: given 'abc'")]
+)
+def test_what_it_cannot_go_on_for_is_the_reason_of_the_end(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A collector that cannot come back or a wrong variable is said, without a traceback."""
 
     def fail(*_: object) -> None:
-        raise OSError("Address already in use")
+        raise error
 
     monkeypatch.setattr(Play, "perform", fail)
 
     result = CliRunner().invoke(guardagent, ["demo"])
 
     assert result.exit_code == 1
-    assert "could not go on: Address already in use" in result.output
+    assert f"could not go on: {error}" in result.output
 
 
 # What it shows

@@ -8,6 +8,7 @@ import click
 
 from guardagent.cli import guards
 from guardagent.cli.extras import extra
+from guardagent.errors import ConfigError
 
 if TYPE_CHECKING:
     from guardagent.demo.site import MakeSite
@@ -55,7 +56,8 @@ def demo(seconds: float, framework: str | None) -> None:
     try:
         with audience() as watching:
             outcome = Play(seconds=seconds, make_site=make_site).perform(watching)
-    except OSError as error:  # its port was taken while the collector was away, for one
+    # The collector's port was taken while it was away; a variable of the environment is wrong.
+    except (OSError, ConfigError) as error:
         raise click.ClickException(f"the demonstration could not go on: {error}") from error
     print_outcome(outcome)
     faults = outcome.faults()
