@@ -237,6 +237,10 @@ class RateLimiter:
         """Count against the limits of other rules from now on."""
         self._limits = Limits.of(rules)
 
+    def is_limited(self, path: str | None = None) -> bool:
+        """Tell whether `hit` would count a request for this path at all."""
+        return any(True for _ in self._limits.for_path(path))
+
     def hit(self, client: str, path: str | None = None) -> Hit:
         """Count a request and tell whether it is let in; one that is not does not count.
 

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
 
+from guardagent import _fork
 from guardagent._clock import SYSTEM_CLOCK, Clock
 from guardagent._log import say
+from guardagent.config import AgentConfig
+from guardagent.errors import SpoolError
 from guardagent.limits import SLICES, Limit, LocalCounter
+from guardagent.spool.redis_address import Address
+from guardagent.spool.redis_link import RedisLink
+from guardagent.spool.redis_lua import Script
 
-__all__ = ["RedisCounter"]
+__all__ = ["RedisCounter", "SpoolRedis", "counter_of"]
 
 _log = logging.getLogger(__name__)
 
+#: Seconds that a request waits at most for the Redis of a spool, for each of its limits.
+_PATIENCE = 0.1
 #: Seconds for which a Redis that failed is not asked again: each attempt may take its timeout.
 _RESPITE = 5.0
 
@@ -56,7 +65,7 @@ class RedisCounter:
     allow: give it short ones (`socket_timeout=0.1`), and no retries.
 
     Args:
-        client: a synchronous redis-py client, of any kind; the caller closes it.
+        client: a synchronous redis-py client, of any kind, or a `SpoolRedis`; the caller closes it.
         project: the keys are `guardagent:{project}:limit:<hash of client and limit>`; no address
             is kept on the server.
         local: counts while Redis is away.
@@ -84,7 +93,7 @@ class RedisCounter:
             return self._local.hit(client, limit)
         try:
             wait = float(self._run(keys=[self._key(client, limit)], args=_arguments(limit)))
-        except (RedisError, OSError, ValueError) as error:
+        except (RedisError, SpoolError, OSError, ValueError) as error:
             self._note_away(error)
             return self._local.hit(client, limit)
         if self._is_away:
@@ -104,6 +113,45 @@ class RedisCounter:
             kind = type(error).__name__
             message = "Redis is away (%s): each process counts requests by itself."
             say(_log, logging.WARNING, message, kind)
+
+
+class SpoolRedis:
+    """The Redis of a spool, for a RedisCounter: with connections of its own and little patience.
+
+    Connects with the first request, and again in a forked child; safe on every thread.
+
+    Args:
+        spool: the address, or the application's client.
+    """
+
+    def __init__(self, spool: Any) -> None:
+        where = Address.parse(spool) if isinstance(spool, str) else spool
+        self._link = RedisLink(where, _PATIENCE)
+        _fork.watch(self)
+
+    def register_script(self, text: str) -> Callable[..., Any]:
+        """Return what runs a script, as the method of redis-py's clients does."""
+        script = Script(text)
+
+        def run(*, keys: Sequence[str], args: Sequence[Any]) -> Any:
+            return self._link.run(script, [key.encode() for key in keys], *args)
+
+        return run
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._link.close()
+
+    def _begin_anew(self) -> None:
+        self._link.abandon()
+
+
+def counter_of(config: AgentConfig, clock: Clock = SYSTEM_CLOCK) -> RedisCounter | None:
+    """Return what counts on the Redis of an agent's spool; None when the spool is no Redis."""
+    spool = config.spool
+    if isinstance(spool, str) and not spool.startswith(("redis", "unix:")):
+        return None
+    return RedisCounter(SpoolRedis(spool), project=config.project_id or "default", clock=clock)
 
 
 def _arguments(limit: Limit) -> list[int]:

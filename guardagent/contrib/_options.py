@@ -84,6 +84,12 @@ class WebOptions:
     enforce_rules: bool = setting(
         check.flag, "Refuse what the dynamic rules forbid, with 403 or 429.", False
     )
+    without_rules: Literal["allow", "refuse"] = setting(
+        check.choice("allow", "refuse"),
+        "What ``enforce_rules`` does while no rules are in force: before the first ones, and after "
+        "they have expired. ``refuse`` answers with 503.",
+        "allow",
+    )
 
 
 _Options = TypeVar("_Options", bound=WebOptions)

@@ -81,8 +81,8 @@ class GuardAgentMiddleware:
         if self._begun_in != getpid():
             self._begin_without_lifespan()
         if self._enforcer is not None and kind in ("http", "websocket"):
-            query = scope.get("query_string", b"").decode("latin-1")
-            refusal = self._enforcer.judge(self._describe(scope), query)
+            query = (scope.get("query_string") or b"").decode("latin-1")
+            refusal = await self._enforcer.judge_async(self._describe(scope), query)
             if refusal is not None:
                 await _refuse(refusal, scope, send)
                 return

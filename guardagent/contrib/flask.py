@@ -149,11 +149,21 @@ def _commands() -> AppGroup:
     @group.command()
     def status() -> None:
         """Say how the agent is set up, and what the backend says to it."""
-        from guardagent.contrib import _report
+        _tell("status")
 
-        site: _Site = current_app.extensions[_NAME]
-        lines, is_well = _report.status(site.reporter)
-        click.echo("\n".join(lines))
-        raise SystemExit(0 if is_well else 1)
+    @group.command()
+    def send() -> None:
+        """Send one test event with the application's settings."""
+        _tell("send")
 
     return group
+
+
+def _tell(what: str) -> None:
+    """Print a report on the application's agent; exit with 1 unless all is well."""
+    from guardagent.contrib import _report
+
+    site: _Site = current_app.extensions[_NAME]
+    lines, is_well = {"status": _report.status, "send": _report.send}[what](site.reporter)
+    click.echo("\n".join(lines))
+    raise SystemExit(0 if is_well else 1)

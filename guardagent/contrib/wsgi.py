@@ -19,7 +19,11 @@ _Application = Callable[[_Environ, _StartResponse], Iterable[bytes]]
 
 #: Where an application may leave the route's template; GuardAgentMiddleware's own key comes first.
 _ROUTE = "guardagent.route"
-_REASONS = {403: "403 Forbidden", 429: "429 Too Many Requests"}
+_REASONS = {
+    403: "403 Forbidden",
+    429: "429 Too Many Requests",
+    503: "503 Service Unavailable",
+}
 
 
 class GuardAgentMiddleware:

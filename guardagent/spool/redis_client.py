@@ -54,8 +54,12 @@ def check_client(value: Any) -> None:
         )
 
 
-def open_client(where: Address | Any) -> Opened:
+def open_client(where: Address | Any, patience: float | None = None) -> Opened:
     """Return a client; a cluster is asked for its nodes now, all others connect later.
+
+    Args:
+        where: an address, or a client that serves as the pattern.
+        patience: seconds for one connection and for one answer, instead of what `where` says.
 
     Raises:
         TypeError: an option of the address is not known.
@@ -63,13 +67,16 @@ def open_client(where: Address | Any) -> Opened:
         redis.RedisError: the cluster is away.
     """
     redis = _library()
+    bounds: Options = {}
+    if patience is not None:
+        bounds = {"socket_timeout": patience, "socket_connect_timeout": patience}
 
     if isinstance(where, redis.RedisCluster):
         nodes = [(node.host, node.port) for node in where.nodes_manager.startup_nodes.values()]
         given = {**where.get_connection_kwargs(), "redis_connect_func": where.user_on_connect_func}
-        return _cluster(nodes, _options(given))
+        return _cluster(nodes, {**_options(given), **bounds})
     if isinstance(where, redis.Redis):
-        return _like(where.connection_pool)
+        return _like(where.connection_pool, bounds)
     given = redis.connection.parse_url(where.url)
     kind: type[Any] = given.pop("connection_class", redis.Connection)
     sentinels = {
@@ -77,7 +84,7 @@ def open_client(where: Address | Any) -> Opened:
         for name in ("username", "password")
         if f"sentinel_{name}" in given
     }
-    options = {**_options({}), **given, "decode_responses": False}
+    options = {**_options({}), **given, **bounds, "decode_responses": False}
     if where.kind == "server":
         return _server(kind, options)
     kind(**options)  # would be the first to see an option that is not known
@@ -116,13 +123,13 @@ def _server(kind: type[Any], options: Options) -> Opened:
     return redis.Redis(connection_pool=pool), pool.disconnect
 
 
-def _like(pool: Any) -> Opened:
+def _like(pool: Any, bounds: Options) -> Opened:
     """Return a client that goes where the application's goes."""
     redis = _library()
-    options = _options(pool.connection_kwargs)
+    options = {**_options(pool.connection_kwargs), **bounds}
     if not isinstance(pool, redis.sentinel.SentinelConnectionPool):
         return _server(pool.connection_class, options)
-    opened = [_like(one.connection_pool) for one in pool.sentinel_manager.sentinels]
+    opened = [_like(one.connection_pool, bounds) for one in pool.sentinel_manager.sentinels]
     manager = redis.sentinel.Sentinel([], **options)
     manager.sentinels = [client for client, _ in opened]
     client = manager.master_for(pool.service_name, connection_class=pool.connection_class)

@@ -24,12 +24,14 @@ class RedisLink:
 
     Args:
         where: an address, or a client of the application's.
+        patience: seconds for one connection and for one answer, instead of what `where` says.
     """
 
-    def __init__(self, where: Address | Any) -> None:
+    def __init__(self, where: Address | Any, patience: float | None = None) -> None:
         if not isinstance(where, Address):
             check_client(where)
         self._where = where
+        self._patience = patience
         self._opening = threading.Lock()  # guards _opened
         self._opened: Opened | None = None
         self._is_well = False
@@ -81,7 +83,7 @@ class RedisLink:
     def _client(self) -> Any:
         opened = self._opened
         if opened is None:
-            made = open_client(self._where)
+            made = open_client(self._where, self._patience)
             with self._opening:
                 opened = self._opened = self._opened or made
             if opened is not made:

@@ -9,10 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 from flask import Flask
 from werkzeug.test import Client
 
-from guardagent import Agent
+from guardagent import Agent, DynamicRules
 from guardagent.contrib.asgi import GuardAgentMiddleware as AsgiMiddleware
 from guardagent.contrib.flask import GuardAgent
 from guardagent.contrib.wsgi import GuardAgentMiddleware as WsgiMiddleware
@@ -20,6 +21,7 @@ from tests.conftest import MakeAgent
 from tests.contrib.conftest import Arrived
 from tests.support.answers import Status
 from tests.support.backend import Backend
+from tests.support.redis_server import RedisServer
 
 Answer = tuple[int, dict[str, str], str]
 
@@ -97,6 +99,15 @@ def in_force(agent: Agent, backend: Backend, **rules: Any) -> None:
     document = {"rule_id": "r-1", "version": 1, **rules}
     backend.default_rules = Status(200, {}, json.dumps(document).encode())
     assert agent.wait_for_rules() is not None
+
+
+def in_force_later(agent: Agent, backend: Backend, **rules: Any) -> None:
+    """Put rules in force after the agent has heard that there are none."""
+    arrived = threading.Event()
+    agent.on_rules(lambda _rules: arrived.set())
+    document = {"rule_id": "r-1", "version": 1, **rules}
+    backend.default_rules = Status(200, {}, json.dumps(document).encode())
+    assert arrived.wait(30)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +252,61 @@ def test_new_rules_replace_old_ones(kind: str, make_agent: MakeAgent, backend: B
     assert before == [200, 429]
     assert [site.get()[0] for _ in range(4)] == [200, 200, 200, 429]
     assert site.get(address="198.51.100.7")[0] == 403
+
+
+@pytest.mark.parametrize("given", ["address", "client"])
+def test_limits_count_together_on_redis(
+    kind: str, make_agent: MakeAgent, backend: Backend, given: str
+) -> None:
+    """With a spool in Redis all processes share one count; alone each goes on with its own."""
+    with RedisServer(persistent=False) as server:
+        client = redis.Redis.from_url(server.url)
+        spool = server.url if given == "address" else client
+        sites = []
+        for _ in range(2):
+            agent = make_agent(spool=spool)
+            in_force(agent, backend, global_rate_limit=3, global_rate_window=86_400)
+            sites.append(Site(kind, agent))
+
+        together = [site.get()[0] for site in sites * 3]
+        server.kill()
+        alone = [site.get()[0] for site in sites]
+        client.close()
+
+    assert sorted(together) == [200] * 3 + [429] * 3
+    assert alone == [200, 200]
+
+
+@pytest.mark.parametrize("without_rules", ["allow", "refuse"])
+def test_while_no_rules_are_in_force(
+    kind: str, make_agent: MakeAgent, backend: Backend, without_rules: str
+) -> None:
+    """Everything passes, or nothing, as one likes; with rules, what they allow."""
+    agent = make_agent(dynamic_rule_interval=0.05)
+    site = Site(kind, agent, without_rules=without_rules)
+    backend.default_rules = Status(200, {}, b"{}")
+    agent.wait_for_rules()
+
+    before = site.get()[0]
+    in_force_later(agent, backend, ip_blacklist=["198.51.100.7"])
+    after = site.get()[0]
+
+    assert before == {"allow": 200, "refuse": 503}[without_rules]
+    assert after == 200
+
+
+def test_a_request_that_cannot_be_judged(
+    kind: str, agent: Agent, backend: Backend, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """What goes wrong in judging costs no request its answer, and is told."""
+    in_force(agent, backend, ip_blacklist=["203.0.113.9"])
+    monkeypatch.setattr(DynamicRules, "decide", lambda *_args, **_more: 1 / 0)
+
+    status = Site(kind, agent).get()[0]
+
+    assert status == 200
+    assert "could not be judged by the rules (ZeroDivisionError)" in caplog.text
 
 
 def test_without_an_agent_everything_passes(kind: str) -> None:

@@ -526,6 +526,26 @@ def test_status_command_with_a_refused_key(agent: Agent, backend: Backend) -> No
     assert "the key is refused" in result.output
 
 
+def test_send_command(agent: Agent, backend: Backend) -> None:
+    """One event, with the application's settings; said only when the backend has taken it."""
+    result = make_app(agent).test_cli_runner().invoke(args=["guardagent", "send"])
+
+    assert result.exit_code == 0, result.output
+    assert "Accepted by" in result.output
+    assert len(backend.received) == 1
+
+
+def test_send_command_with_a_refused_key(agent: Agent, backend: Backend) -> None:
+    """The reason, and status 1."""
+    backend.default = Status(401)
+
+    result = make_app(agent).test_cli_runner().invoke(args=["guardagent", "send"])
+
+    assert result.exit_code == 1
+    assert "Not accepted" in result.output
+    assert backend.received == []
+
+
 def test_status_command_without_a_key() -> None:
     """The most common mistake is named."""
     result = make_app().test_cli_runner().invoke(args=["guardagent", "status"])

@@ -10,6 +10,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
+from guardagent.contrib._enforce import Refusal
 from guardagent.contrib.django import site
 
 __all__ = ["GuardAgentMiddleware"]
@@ -56,7 +57,7 @@ class GuardAgentMiddleware:
     async def _serve_async(self, request: HttpRequest) -> HttpResponseBase:
         here = site.current()
         began = monotonic()
-        response: HttpResponseBase | None = _refuse(here, request)
+        response: HttpResponseBase | None = await _refuse_async(here, request)
         if response is None:
             try:
                 response = await self._get_response(request)
@@ -70,8 +71,22 @@ class GuardAgentMiddleware:
 def _refuse(here: site.Site, request: HttpRequest) -> HttpResponse | None:
     if here.enforcer is None:
         return None
-    query = request.META.get("QUERY_STRING", "")
-    refusal = here.enforcer.judge(here.describe(request), query)
+    return _answer(request, here.enforcer.judge(here.describe(request), _query(request)))
+
+
+async def _refuse_async(here: site.Site, request: HttpRequest) -> HttpResponse | None:
+    if here.enforcer is None:
+        return None
+    judging = here.enforcer.judge_async(here.describe(request), _query(request))
+    return _answer(request, await judging)
+
+
+def _query(request: HttpRequest) -> str:
+    query: str = request.META.get("QUERY_STRING", "")
+    return query
+
+
+def _answer(request: HttpRequest, refusal: Refusal | None) -> HttpResponse | None:
     if refusal is None:
         return None
     site.set_known(request)
