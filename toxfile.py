@@ -24,4 +24,5 @@ def _other_pythons() -> list[str]:
 
 
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), *_pyenv_folders()])
+os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")  # those that are here, and no others
 os.environ["OTHER_PYTHONS"] = ",".join(_other_pythons())  # read by tox.ini
