@@ -15,7 +15,7 @@ from guardagent.errors import ConfigError
 from guardagent.events import SecurityEvent
 from guardagent.plain import PLAIN_TYPES, describe
 
-__all__ = ["DEFAULT_TYPE", "RATE_LIMIT", "Records", "level_number"]
+__all__ = ["DEFAULT_TYPE", "RATE_LIMIT", "Records", "is_own", "level_number"]
 
 DEFAULT_TYPE = "log_record"
 #: Events, and the seconds in which they are let through at most.
@@ -42,6 +42,19 @@ _FIELDS = frozenset(
 _OWN = "guardagent"
 
 
+def is_own(logger: str) -> bool:
+    """Tell whether the agent says this, or urllib3 and others on a thread of the agent's.
+
+    A handler asks in its `filter`, never in `emit`: the lock around that one may be held by a
+    thread which waits, in `capture`, for the very thread that says this (`overflow="block"`).
+    """
+    if logger == _OWN or logger.startswith(f"{_OWN}."):
+        return True
+    if threading.get_ident() in MUTED:
+        return True
+    return threading.current_thread().name.startswith(f"{_OWN}-")
+
+
 class Records:
     """Captures records as events.
 
@@ -66,14 +79,6 @@ class Records:
         self._event_type = event_type
         self._event_types = dict(event_types or {})
         self._throttle = None if rate_limit is None else Throttle(*_checked(rate_limit))
-
-    def is_own(self, logger: str) -> bool:
-        """Tell whether the agent says this, or urllib3 and others on a thread of the agent's."""
-        if logger == _OWN or logger.startswith(f"{_OWN}."):
-            return True
-        if threading.get_ident() in MUTED:
-            return True
-        return threading.current_thread().name.startswith(f"{_OWN}-")
 
     def capture(
         self, logger: str, level: str, message: str, extras: Mapping[str, Any], **more: Any

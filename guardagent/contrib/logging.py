@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from guardagent.agent import Agent
-from guardagent.contrib._records import DEFAULT_TYPE, RATE_LIMIT, Records, level_number
+from guardagent.contrib._records import DEFAULT_TYPE, RATE_LIMIT, Records, is_own, level_number
 
 __all__ = ["GuardAgentHandler"]
 
@@ -50,10 +50,12 @@ class GuardAgentHandler(logging.Handler):
         self._records = Records(agent, event_type, event_types, rate_limit)
         self._to_event = to_event
 
+    def filter(self, record: logging.LogRecord) -> Any:
+        """Leave the agent's own records out, then ask the filters."""
+        return not is_own(record.name) and super().filter(record)
+
     def emit(self, record: logging.LogRecord) -> None:
         """Capture a record; what goes wrong is told the way of logging (`handleError`)."""
-        if self._records.is_own(record.name):
-            return
         try:
             if self._to_event is None:
                 self._capture(record)

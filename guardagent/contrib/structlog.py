@@ -8,7 +8,7 @@ from typing import Any
 
 from guardagent._log import say
 from guardagent.agent import Agent
-from guardagent.contrib._records import DEFAULT_TYPE, RATE_LIMIT, Records, level_number
+from guardagent.contrib._records import DEFAULT_TYPE, RATE_LIMIT, Records, is_own, level_number
 
 __all__ = ["GuardAgentProcessor"]
 
@@ -69,7 +69,7 @@ class GuardAgentProcessor:
     def _capture(self, logger: Any, method: str, entry: Mapping[str, Any]) -> None:
         name = entry.get("logger") or getattr(logger, "name", None)
         name = name if isinstance(name, str) else ""
-        if self._records.is_own(name):
+        if is_own(name):
             return
         if self._to_event is not None:
             event = self._to_event(entry)

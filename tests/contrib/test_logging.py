@@ -195,6 +195,26 @@ def test_the_agent_is_never_heard(backend: Backend, make_agent: MakeAgent, liste
     assert_balanced(agent)
 
 
+def test_a_full_queue_does_not_stall(
+    make_agent: MakeAgent, backend: Backend, listen: Listen
+) -> None:
+    """On the root logger at DEBUG, where a full queue blocks: nothing is lost and nobody is stuck.
+
+    The thread that waits for room is inside the handler, and the thread that makes room logs.
+    """
+    agent = make_agent(
+        overflow="block", block_timeout=5.0, queue_capacity=5, buffer_size=5, spool_max_records=5
+    )
+    listen(logging.DEBUG, agent=agent, rate_limit=None)
+
+    for number in range(50):
+        log.info("line %d", number)
+    assert agent.flush(timeout=20.0)
+
+    assert len(backend.received) == 50
+    assert agent.stats().dropped["overflow"] == 0
+
+
 def test_a_stopped_agent_starts_no_avalanche(agent: Agent, listen: Listen) -> None:
     """What the agent says of refused events is not captured in turn."""
     listen(logging.DEBUG, agent=agent)

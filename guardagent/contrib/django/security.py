@@ -7,6 +7,7 @@ from typing import Any
 
 from django.http import HttpRequest
 
+from guardagent.contrib._records import is_own
 from guardagent.contrib.django import site
 
 __all__ = ["SecurityHandler", "listen"]
@@ -18,6 +19,10 @@ _CSRF = "csrf"
 
 class SecurityHandler(logging.Handler):
     """Captures a record of `django.security.*`, with the request it is about."""
+
+    def filter(self, record: logging.LogRecord) -> Any:
+        """Leave out what is said on the agent's own threads, such as by a callback."""
+        return not is_own(record.name) and super().filter(record)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Capture the record; what goes wrong is told the way of logging (`handleError`)."""
