@@ -216,10 +216,12 @@ class Pipeline:
         self.is_closed = True
         self.offer = lambda _item: self.refuse(reason)
 
-    def expect(self) -> None:
-        """Have the sources asked in `flush_interval` seconds."""
-        if not self.is_closed:
-            self._sources.expect()
+    def expect(self) -> bool:
+        """Have the sources asked in `flush_interval` seconds; False when nobody will any more."""
+        if self.is_closed:
+            return False
+        self._sources.expect()
+        return True
 
     def flush(self, timeout: float) -> bool:
         """Deliver everything captured so far; True when it is settled in time."""

@@ -180,11 +180,15 @@ class Agent:
         """
         self._sources.append(hand_over)
 
-    def expect(self) -> None:
-        """Be told that a source has gathered something; starts the agent like a capture."""
+    def expect(self) -> bool:
+        """Be told that a source has gathered something; starts the agent like a capture.
+
+        Returns:
+            True when the sources will be asked; False when the agent is disabled or stopped.
+        """
         if not self._is_started:
             self._begin()
-        self._here().expect()
+        return self._here().expect()
 
     def stats(self) -> Stats:
         """Return a snapshot of this process's counters."""

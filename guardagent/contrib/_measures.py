@@ -34,14 +34,15 @@ class Measures:
 
     Args:
         capture: takes a metric.
-        expect: told that there is something to `hand_over`, once for each interval.
+        expect: told that there is something to `hand_over`; returns whether anybody will ask for it.
+            Told again with the next request until somebody will, then once for each interval.
         max_routes: routes measured one by one.
     """
 
     def __init__(
         self,
         capture: Callable[[SecurityMetric], object],
-        expect: Callable[[], object],
+        expect: Callable[[], bool],
         *,
         max_routes: int,
     ) -> None:
@@ -57,6 +58,7 @@ class Measures:
         self._pid = getpid()
         self._lock = threading.Lock()  # guards the cells and the routes; held for no call
         self._cells: dict[_Key, list[float]] = {}
+        self._is_expected = False
 
     def record(self, route: str | None, method: str, status: int, seconds: float) -> None:
         """Count one request.
@@ -71,15 +73,15 @@ class Measures:
             self._begin_anew()
         key = (UNMATCHED if route is None else route, method, status // 100)
         with self._lock:
-            cells = self._cells
-            is_first = not cells
-            cell = cells.get(key)
+            cell = self._cells.get(key)
             if cell is None:
                 cell = self._open(key)
             cell[0] += 1
             cell[1] += seconds
-        if is_first:
-            self._expect()
+            is_expected, self._is_expected = self._is_expected, True
+        # Set before it is told: what asks at once, on another thread, must find it and take it back.
+        if not is_expected and not self._expect():
+            self._is_expected = False
 
     def hand_over(self) -> None:
         """Capture what was gathered, and begin anew."""
@@ -87,6 +89,7 @@ class Measures:
             self._begin_anew()
         with self._lock:
             cells, self._cells = self._cells, {}
+            self._is_expected = False
         totals: dict[tuple[str, str], list[float]] = {}
         for (route, method, hundreds), (count, seconds) in cells.items():
             status = f"{hundreds}xx" if hundreds else "none"

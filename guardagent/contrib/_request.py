@@ -168,13 +168,14 @@ class Reporter(Reporting):
             return True
         return self._sensitive.search(path[:_PATH_SEEN].lower()) is not None
 
-    def _expect(self) -> None:
+    def _expect(self) -> bool:
         agent = self.agent
-        if agent is not None:
-            if agent is not self._measured_by:
-                self._measured_by = agent
-                agent.add_source(self._measures.hand_over)
-            agent.expect()
+        if agent is None:
+            return False
+        if agent is not self._measured_by:
+            self._measured_by = agent
+            agent.add_source(self._measures.hand_over)
+        return agent.expect()
 
 
 def _name(kind: type) -> str:

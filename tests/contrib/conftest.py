@@ -15,6 +15,11 @@ from tests.support.backend import Backend
 Arrived = Callable[..., list[dict[str, Any]]]
 
 
+def requests_in(metrics: list[dict[str, Any]]) -> float:
+    """Add up the requests that metrics tell of."""
+    return sum(one["value"] for one in metrics if one["metric_type"] == "request_count")
+
+
 @pytest.fixture
 def agent(make_agent: MakeAgent) -> Agent:
     """An agent that hands metrics over when it is flushed, and not in the middle of a test."""

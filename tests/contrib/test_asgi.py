@@ -22,10 +22,11 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
 
+import guardagent
 from guardagent import Agent, ConfigError
 from guardagent.contrib.asgi import GuardAgentMiddleware
-from tests.conftest import MakeAgent
-from tests.contrib.conftest import Arrived
+from tests.conftest import MakeAgent, quick_settings
+from tests.contrib.conftest import Arrived, requests_in
 from tests.support.answers import Held
 from tests.support.backend import Backend
 
@@ -517,6 +518,19 @@ def test_no_agent_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
     assert [answer.status_code for answer in answers] == [401, 401]
     assert [one["type"] for one in sent] == ENDED
     assert len([line for line in caplog.messages if "there is no agent" in line]) == 1
+
+
+def test_the_default_agent_may_come_later(arrived: Arrived, backend: Backend) -> None:
+    """Without settings it uses the process-wide agent, whenever that is made."""
+    app = GuardAgentMiddleware(answering(403))
+
+    first = converse(app, SCOPE)[0]["status"]
+    agent = guardagent.init(**quick_settings(backend.url))
+    converse(app, {**SCOPE, "path": "/later"})
+
+    assert first == 403
+    assert [event["endpoint"] for event in arrived(agent)] == ["/later"]
+    assert requests_in(arrived(agent, "metrics")) == 2
 
 
 def test_wrong_options_are_named() -> None:

@@ -18,7 +18,7 @@ import guardagent
 from guardagent import Agent, ConfigError
 from tests.conftest import quick_settings
 from tests.contrib import django_project
-from tests.contrib.conftest import Arrived
+from tests.contrib.conftest import Arrived, requests_in
 from tests.support.answers import Status
 from tests.support.backend import Backend
 
@@ -403,6 +403,7 @@ def test_nothing_set_is_no_error(arrived: Arrived, backend: Backend) -> None:
 
     assert first == 401
     assert [event["status_code"] for event in arrived(agent)] == [403]
+    assert requests_in(arrived(agent, "metrics")) == 2
 
 
 def test_agent_is_the_process_wide_one(configure: Configure) -> None:

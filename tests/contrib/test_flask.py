@@ -24,7 +24,7 @@ import guardagent
 from guardagent import Agent, ConfigError, SecurityEvent
 from guardagent.contrib.flask import GuardAgent
 from tests.conftest import MakeAgent, quick_settings
-from tests.contrib.conftest import Arrived
+from tests.contrib.conftest import Arrived, requests_in
 from tests.support.answers import Status
 from tests.support.backend import Backend
 
@@ -368,6 +368,7 @@ def test_the_default_agent_may_come_later(arrived: Arrived, backend: Backend) ->
 
     assert first.status_code == 401
     assert [event["status_code"] for event in arrived(agent)] == [403]
+    assert requests_in(arrived(agent, "metrics")) == 2
 
 
 def test_no_agent_is_said_once(caplog: pytest.LogCaptureFixture) -> None:

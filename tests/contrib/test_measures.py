@@ -23,7 +23,7 @@ def captured() -> list[SecurityMetric]:
 
 
 def make(
-    captured: list[SecurityMetric], expect: Callable[[], Any] = bool, **options: Any
+    captured: list[SecurityMetric], expect: Callable[[], bool] = lambda: True, **options: Any
 ) -> Measures:
     return Measures(captured.append, expect, **{"max_routes": 10, **options})
 
@@ -66,7 +66,12 @@ def test_what_was_handed_over_is_gone(captured: list[SecurityMetric]) -> None:
 def test_it_asks_to_be_asked_once(captured: list[SecurityMetric]) -> None:
     """The first request of an interval is told on, not the next ones."""
     told: list[int] = []
-    measures = make(captured, lambda: told.append(1))
+
+    def expect() -> bool:
+        told.append(1)
+        return True
+
+    measures = make(captured, expect)
 
     for _ in range(5):
         measures.record("/a", "GET", 200, 0.1)
@@ -74,6 +79,19 @@ def test_it_asks_to_be_asked_once(captured: list[SecurityMetric]) -> None:
     measures.record("/a", "GET", 200, 0.1)
 
     assert len(told) == 2
+
+
+def test_it_asks_until_somebody_will_ask(captured: list[SecurityMetric]) -> None:
+    """As long as nobody would hand anything over, each request tries again; nothing is lost."""
+    answers = [False, False, True]
+    measures = make(captured, lambda: answers.pop(0))
+
+    for _ in range(5):
+        measures.record("/a", "GET", 200, 0.1)
+    measures.hand_over()
+
+    assert answers == []
+    assert found(captured)["request_count", "/a", "GET", "2xx"] == 5
 
 
 def test_labels_are_bounded(captured: list[SecurityMetric]) -> None:

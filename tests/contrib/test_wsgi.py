@@ -20,7 +20,7 @@ import guardagent
 from guardagent import Agent, ConfigError
 from guardagent.contrib.wsgi import GuardAgentMiddleware
 from tests.conftest import quick_settings
-from tests.contrib.conftest import Arrived
+from tests.contrib.conftest import Arrived, requests_in
 from tests.support.backend import Backend
 
 Start = Callable[..., Any]
@@ -197,6 +197,19 @@ def test_mounted_in_flask(arrived: Arrived, backend: Backend) -> None:
 
     assert middleware.agent is guardagent.get_agent() is not None
     assert len(arrived(middleware.agent)) == 1
+
+
+def test_the_default_agent_may_come_later(arrived: Arrived, backend: Backend) -> None:
+    """Without settings it uses the process-wide agent, whenever that is made."""
+    client = Client(GuardAgentMiddleware(forbidding))
+
+    first = client.get("/").status_code
+    agent = guardagent.init(**quick_settings(backend.url))
+    client.get("/later")
+
+    assert first == 403
+    assert [event["endpoint"] for event in arrived(agent)] == ["/later"]
+    assert requests_in(arrived(agent, "metrics")) == 2
 
 
 def test_wrong_options_are_named() -> None:
