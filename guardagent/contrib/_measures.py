@@ -34,7 +34,7 @@ class Measures:
 
     Args:
         capture: takes a metric.
-        expect: told that there is something to `hand_over`; returns whether anybody will ask for it.
+        expect: told that there is something to `hand_over`; returns whether anybody will ask.
             Told again with the next request until somebody will, then once for each interval.
         max_routes: routes measured one by one.
     """
@@ -79,7 +79,7 @@ class Measures:
             cell[0] += 1
             cell[1] += seconds
             is_expected, self._is_expected = self._is_expected, True
-        # Set before it is told: what asks at once, on another thread, must find it and take it back.
+        # Set before it is told: who asks at once, on another thread, must find it, to take it back.
         if not is_expected and not self._expect():
             self._is_expected = False
 

@@ -177,6 +177,50 @@ def test_rules_serve_both_kinds_of_callers(backend: Backend, make_handler: MakeH
     asyncio.run(main())
 
 
+TAKERS: dict[str, Callable[[Any], Any]] = {
+    "await": lambda found: found,
+    "create_task": asyncio.create_task,
+    "gather": lambda found: asyncio.gather(found, Settled(1)),
+    "shield": asyncio.shield,
+    "wait_for": lambda found: asyncio.wait_for(found, 60),
+}
+
+
+@pytest.mark.parametrize("take", TAKERS.values(), ids=list(TAKERS))
+def test_known_rules_go_wherever_coroutines_go(take: Callable[[Any], Any]) -> None:
+    """Rules that are there are as good as awaited ones: in a task, beside others, with a limit."""
+    rules = DynamicRules.of(guardagent.DynamicRules(ip_blacklist=["203.0.113.9"]))
+
+    async def main() -> Any:
+        return await take(rules)
+
+    found = asyncio.run(main(), debug=True)
+
+    assert (found[0] if isinstance(found, list) else found) is rules
+    assert asyncio.run(rules) is rules
+
+
+def test_several_may_wait_for_one_result() -> None:
+    """Each of them gets it, in tasks and awaited; who gives up takes it from nobody."""
+    going = threading.Event()
+
+    def work() -> int:
+        going.wait(60)
+        return 5
+
+    async def main() -> tuple[bool, list[int]]:
+        pending = Pending(work)
+        tasks = [asyncio.create_task(pending) for _ in range(4)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        await asyncio.sleep(0)
+        going.set()
+        found = [await one for one in (*tasks[1:], pending)]
+        return tasks[0].cancelled(), found
+
+    assert asyncio.run(main(), debug=True) == (True, [5] * 4)
+
+
 def test_no_rules(make_handler: MakeHandler) -> None:
     """A backend without rules is no news, for callers of both kinds."""
     agent = make_handler()

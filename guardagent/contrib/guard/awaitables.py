@@ -4,45 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
-__all__ = ["DONE", "FALSE", "TRUE", "Pending", "Settled", "apart", "is_on_loop"]
+__all__ = ["DONE", "FALSE", "TRUE", "Finished", "Pending", "Settled", "apart", "is_on_loop"]
 
 _T = TypeVar("_T")
 
 
-class Settled(Coroutine[Any, Any, _T]):
-    """A value that is there already; `await` gives it back without a turn of the loop.
+class Finished(Coroutine[Any, Any, _T]):
+    """Something whose value is there already; `await` gives it back without a turn of the loop.
 
-    The work was done when the method was called: who does not await it loses nothing and hears no
-    warning. True and false as the value is. A `Coroutine`, so that `asyncio.create_task` and
-    `asyncio.run` take it too.
+    A `Coroutine`, so that `asyncio.create_task` and `asyncio.run` take it too; any number of them
+    may await the same one.
     """
 
-    __slots__ = ("_value",)
+    __slots__ = ()
 
-    def __init__(self, value: _T) -> None:
-        self._value = value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._value!r}>"
+    @abstractmethod
+    def _result(self) -> _T:
+        """Return the value."""
 
     def __await__(self) -> Generator[Any, Any, _T]:
-        return self._steps()
-
-    def _steps(self) -> Generator[Any, Any, _T]:
-        return self._value
+        return self._result()
         yield  # makes it a generator
 
     def send(self, _value: Any) -> Any:
         """Take the only step there is."""
-        raise StopIteration(self._value)
+        raise StopIteration(self._result())
 
     def throw(
         self,
@@ -59,6 +51,27 @@ class Settled(Coroutine[Any, Any, _T]):
         """Do nothing: there is nothing to clean up."""
 
 
+class Settled(Finished[_T]):
+    """The result of work that was done when the method was called.
+
+    Who does not await it loses nothing and hears no warning. True and false as the value is.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: _T) -> None:
+        self._value = value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._value!r}>"
+
+    def _result(self) -> _T:
+        return self._value
+
+
 DONE: Settled[None] = Settled(None)
 TRUE: Settled[bool] = Settled(True)
 FALSE: Settled[bool] = Settled(False)
@@ -71,13 +84,12 @@ class Pending(Settled[Any]):
     False, as nothing is known yet.
     """
 
-    __slots__ = ("_future", "_running")
+    __slots__ = ("_future",)
 
     def __init__(self, work: Callable[[], Any]) -> None:
         super().__init__(None)
         self._future: Future[Any] = Future()
         self._future.set_running_or_notify_cancel()  # from now on nobody can cancel it
-        self._running: Generator[Any, Any, Any] | None = None
         try:
             thread = threading.Thread(
                 target=self._run, args=(work,), name="guardagent-guard", daemon=True
@@ -92,32 +104,15 @@ class Pending(Settled[Any]):
         except BaseException as error:  # noqa: BLE001 - belongs to whoever awaits it
             self._future.set_exception(error)
 
-    def _steps(self) -> Generator[Any, Any, Any]:
+    def __await__(self) -> Generator[Any, Any, Any]:
         result = yield from asyncio.wrap_future(self._future)
         return result
 
-    def send(self, value: Any) -> Any:
-        """Go on to the next step of waiting."""
-        return self._progress().send(value)
-
-    def throw(
-        self,
-        kind: Any,
-        error: BaseException | object = None,
-        trace: TracebackType | None = None,
-    ) -> Any:
-        """Raise the error where the result is waited for."""
-        failure = kind if isinstance(kind, BaseException) else error
-        return self._progress().throw(failure if isinstance(failure, BaseException) else kind())
-
-    def close(self) -> None:
-        """Stop waiting; the work goes on."""
-        self._progress().close()
-
-    def _progress(self) -> Generator[Any, Any, Any]:
-        if self._running is None:
-            self._running = self._steps()
-        return self._running
+    def send(self, _value: Any) -> Any:
+        """Go on waiting, each time anew: whichever of its tasks asks, no other one hears of it."""
+        if self._future.done():
+            raise StopIteration(self._future.result())
+        return next(asyncio.wrap_future(self._future).__await__())
 
 
 def is_on_loop() -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import attrs
 
 from guardagent import events, rules
+from guardagent.contrib.guard.awaitables import Finished
 from guardagent.errors import EventError
 
 __all__ = ["AgentConfig", "DynamicRules", "EventBatch", "SecurityEvent", "SecurityMetric"]
@@ -125,8 +126,8 @@ class EventBatch(_Model):
     model_fields: ClassVar[dict[str, Any]] = {}
 
 
-class DynamicRules(rules.DynamicRules, _Model):
-    """Rules that can be awaited, so that one object answers callers of both kinds."""
+class DynamicRules(rules.DynamicRules, _Model, Finished["DynamicRules"]):
+    """Rules that can be awaited, in a task too, so that one object answers callers of both kinds."""
 
     model_config: ClassVar[dict[str, Any]] = {}
     model_fields: ClassVar[dict[str, Any]] = dict.fromkeys(_names(rules.DynamicRules))
@@ -136,9 +137,12 @@ class DynamicRules(rules.DynamicRules, _Model):
         """Copy rules as the agent has them."""
         return cls(**{name: getattr(source, name) for name in cls.model_fields})
 
-    def __await__(self) -> Generator[Any, Any, DynamicRules]:
+    def __hash__(self) -> int:
+        # `asyncio.gather` asks for it; equal rules have equal ones, although they hold lists.
+        return hash((self.rule_id, self.version))
+
+    def _result(self) -> DynamicRules:
         return self
-        yield  # makes it a generator
 
 
 def _apart(given: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
