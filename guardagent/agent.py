@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from os import getpid
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -179,6 +180,11 @@ class Agent:
         agent's thread, `flush_interval` seconds after `expect`.
         """
         self._sources.append(hand_over)
+
+    def remove_source(self, hand_over: Callable[[], object]) -> None:
+        """Have it called no more; it may be gone already."""
+        with suppress(ValueError):
+            self._sources.remove(hand_over)
 
     def expect(self) -> bool:
         """Be told that a source has gathered something; starts the agent like a capture.

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
+import weakref
+from contextlib import suppress
 from typing import Any
 
+from guardagent import _uwsgi
 from guardagent._default import get_agent, replace
 from guardagent._log import say
 from guardagent.agent import Agent
@@ -15,6 +20,9 @@ from guardagent.errors import BufferFull
 __all__ = ["Reporting"]
 
 _log = logging.getLogger(__name__)
+
+#: Seconds for which the agent of an application that is gone goes on trying to deliver.
+_PATIENCE = 86_400.0
 
 
 class Reporting:
@@ -59,12 +67,36 @@ class Reporting:
         except BufferFull:
             return False  # the agent has counted it
 
+    def leave(self) -> None:
+        """Hand over what was gathered for an agent that others use too; here it is nothing."""
+
     def retire(self) -> None:
         """Stop the agent if it was made here; whoever reports through it is gone."""
+        self.leave()
         agent = self._own
         if agent is not None and self._is_mine:
             if get_agent() is agent:
                 replace(None)
+            agent.stop()
+
+    def end_with(self, owner: object) -> None:
+        """Have the agent stopped, if it was made here, when `owner` is gone; does not hold it.
+
+        The process-wide agent stays: others may use it. What is pending is delivered first.
+        """
+        weakref.finalize(owner, self._end_apart).atexit = False  # the exit delivers anyway
+
+    def _end_apart(self) -> None:
+        """End in a thread: the garbage collector calls this on any one, whatever that may hold."""
+        if not sys.is_finalizing() and not _uwsgi.is_before_fork():
+            with suppress(RuntimeError):  # no thread can be started any more: so the exit is near
+                threading.Thread(target=self._end, name="guardagent-end", daemon=True).start()
+
+    def _end(self) -> None:
+        self.leave()
+        agent = self._own
+        if agent is not None and self._is_mine and get_agent() is not agent:
+            agent.flush(_PATIENCE)  # first, for `stop` waits for no backend that is away
             agent.stop()
 
     def _complain(self) -> None:

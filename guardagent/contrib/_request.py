@@ -160,6 +160,13 @@ class Reporter(Reporting):
         """Count a request for the metrics; see `Measures.record`."""
         self._measures.record(route, method, status, seconds)
 
+    def leave(self) -> None:
+        """Hand over what was measured, and let the agent forget of it."""
+        agent = self._measured_by
+        if agent is not None:
+            self._measures.hand_over()
+            agent.remove_source(self._measures.hand_over)
+
     def _is_told_of(self, error: BaseException, path: str) -> bool:
         chosen = self.options.capture_exceptions
         if chosen == "none" or not isinstance(error, Exception):

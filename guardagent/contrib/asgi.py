@@ -56,6 +56,7 @@ class GuardAgentMiddleware:
         self._app = app
         settings, chosen = split(WebOptions, options)
         self._reporter = Reporter(__name__, chosen, agent=agent, settings=settings)
+        self._reporter.end_with(self)
         self._enforcer = Enforcer(self._reporter) if chosen.enforce_rules else None
         self._begun_in = (
             0  # the process in which a lifespan or a request has begun the agent's work

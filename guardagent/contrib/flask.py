@@ -63,11 +63,12 @@ class GuardAgent:
         settings, options = split(WebOptions, self._options, app.config.get("GUARDAGENT"))
         site = _Site(Reporter(__name__, options, agent=self._agent, settings=settings))
         app.extensions[_NAME] = site
+        site.reporter.end_with(app)
         # The first that Flask calls in a request, and four times as cheap as `request_started`.
         app.url_value_preprocessor(site.begin)
-        # Held by the signals for as long as the application lives: a site does not hold it.
-        request_finished.connect(site.finish, app, weak=False)
-        got_request_exception.connect(site.fail, app, weak=False)
+        # Weak, as the application holds the site: signals never let go of what they hold.
+        request_finished.connect(site.finish, app)
+        got_request_exception.connect(site.fail, app)
         if options.enforce_rules:
             app.before_request(site.enforce)
         app.cli.add_command(_commands())

@@ -490,15 +490,15 @@ def test_settings_may_be_text(agent: Agent, arrived: Arrived) -> None:
 
 
 def test_applications_are_let_go(agent: Agent) -> None:
-    """An application that nobody holds any more is not held by the extension."""
+    """An application that nobody holds any more is gone, and the extension's part of it too."""
     app = make_app(agent)
     app.test_client().get("/")
-    gone = weakref.ref(app)
+    gone = weakref.ref(app), weakref.ref(app.extensions["guardagent"])
 
     del app
     gc.collect()
 
-    assert gone() is None
+    assert [one() for one in gone] == [None, None]
 
 
 # -- commands ------------------------------------------------------------------------------------

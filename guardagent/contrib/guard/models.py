@@ -127,7 +127,7 @@ class EventBatch(_Model):
 
 
 class DynamicRules(rules.DynamicRules, _Model, Finished["DynamicRules"]):
-    """Rules that can be awaited, in a task too, so that one object answers callers of both kinds."""
+    """Rules that can be awaited, in a task too: one object answers callers of both kinds."""
 
     model_config: ClassVar[dict[str, Any]] = {}
     model_fields: ClassVar[dict[str, Any]] = dict.fromkeys(_names(rules.DynamicRules))
