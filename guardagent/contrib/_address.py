@@ -10,7 +10,7 @@ __all__ = ["client_address"]
 _LONGEST = 100
 
 
-def client_address(peer: str, forwarded: str | None, proxies: int) -> str:
+def client_address(peer: object, forwarded: str | None, proxies: int) -> str:
     """Return the address that the outermost trusted proxy saw.
 
     Each of the trusted proxies adds, at the right end, the address it was asked by. So the entry
@@ -19,17 +19,20 @@ def client_address(peer: str, forwarded: str | None, proxies: int) -> str:
     peer's own address is certain.
 
     Args:
-        peer: the address at the other end of the connection.
+        peer: the address at the other end of the connection, as the server has it: servers on a
+            unix socket have its path, in bytes too, or nothing.
         forwarded: the header X-Forwarded-For, its lines joined with commas.
         proxies: how many trusted proxies there are.
     """
+    own = peer.decode("latin-1") if isinstance(peer, bytes) else peer
+    own = own if isinstance(own, str) else ""
     if not proxies or not forwarded:
-        return peer
+        return own
     entries = forwarded.rsplit(",", proxies)
     if len(entries) < proxies:
-        return peer
+        return own
     # With as many entries as proxies nothing was split off at the left: -n is the first one.
-    return _address(entries[-proxies]) or peer
+    return _address(entries[-proxies]) or own
 
 
 def _address(entry: str) -> str | None:

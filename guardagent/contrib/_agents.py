@@ -49,7 +49,8 @@ class Reporting:
             replace(Agent(AgentConfig.from_mapping(environment())))
         self._is_mine = bool(settings) and given is None
         self._own = agent
-        self._has_complained = False
+        self._is_over = False
+        self._said: set[str] = set()
 
     @property
     def agent(self) -> Agent | None:
@@ -60,19 +61,25 @@ class Reporting:
         """Capture; also under `overflow="raise"` it never raises into a request."""
         agent = self._own or get_agent()
         if agent is None:
-            self._complain()
+            self._say_once(
+                "Nothing is reported: there is no agent, neither given nor made by init."
+            )
             return False
         try:
             return agent.capture(event)
         except BufferFull:
             return False  # the agent has counted it
+        except Exception as error:  # an agent of the application's own kind: the log says so
+            self.stumble(error)
+            return False
 
-    def leave(self) -> None:
-        """Hand over what was gathered for an agent that others use too; here it is nothing."""
+    def stumble(self, error: Exception) -> None:
+        """Say that a request could not be reported as it is, once for each kind of error."""
+        self._say_once(f"A request could not be reported as it is ({type(error).__name__}).")
 
     def retire(self) -> None:
         """Stop the agent if it was made here; whoever reports through it is gone."""
-        self.leave()
+        self._is_over = True
         agent = self._own
         if agent is not None and self._is_mine:
             if get_agent() is agent:
@@ -84,23 +91,26 @@ class Reporting:
 
         The process-wide agent stays: others may use it. What is pending is delivered first.
         """
-        weakref.finalize(owner, self._end_apart).atexit = False  # the exit delivers anyway
-
-    def _end_apart(self) -> None:
-        """End in a thread: the garbage collector calls this on any one, whatever that may hold."""
-        if not sys.is_finalizing() and not _uwsgi.is_before_fork():
-            with suppress(RuntimeError):  # no thread can be started any more: so the exit is near
-                threading.Thread(target=self._end, name="guardagent-end", daemon=True).start()
+        weakref.finalize(owner, self._end).atexit = False  # the exit delivers anyway
 
     def _end(self) -> None:
-        self.leave()
+        """End; whatever waits does so in a thread, for the garbage collector calls this on any."""
+        self._is_over = True
         agent = self._own
-        if agent is not None and self._is_mine and get_agent() is not agent:
-            agent.flush(_PATIENCE)  # first, for `stop` waits for no backend that is away
-            agent.stop()
+        if agent is None or not self._is_mine or get_agent() is agent:
+            return
+        if not sys.is_finalizing() and not _uwsgi.is_before_fork():
+            with suppress(RuntimeError):  # no thread can be started any more: so the exit is near
+                threading.Thread(
+                    target=_deliver_and_stop, args=(agent,), name="guardagent-end", daemon=True
+                ).start()
 
-    def _complain(self) -> None:
-        if not self._has_complained:
-            self._has_complained = True
-            message = "Nothing is reported: there is no agent, neither given nor made by init."
+    def _say_once(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
             say(_log, logging.WARNING, message)
+
+
+def _deliver_and_stop(agent: Agent) -> None:
+    agent.flush(_PATIENCE)  # first, for `stop` does not wait for a backend that is away
+    agent.stop()

@@ -80,8 +80,13 @@ class Measures:
             cell[1] += seconds
             is_expected, self._is_expected = self._is_expected, True
         # Set before it is told: who asks at once, on another thread, must find it, to take it back.
-        if not is_expected and not self._expect():
-            self._is_expected = False
+        if not is_expected:
+            will_ask = False
+            try:
+                will_ask = self._expect()
+            finally:
+                if not will_ask:
+                    self._is_expected = False
 
     def hand_over(self) -> None:
         """Capture what was gathered, and begin anew."""

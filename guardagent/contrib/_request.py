@@ -11,7 +11,6 @@ from guardagent.contrib._address import client_address
 from guardagent.contrib._agents import Reporting
 from guardagent.contrib._measures import Measures
 from guardagent.contrib._options import Settings, WebOptions
-from guardagent.events import SecurityEvent
 
 __all__ = ["Reporter"]
 
@@ -50,6 +49,8 @@ _PATH_SEEN = 2_000
 
 class Reporter(Reporting):
     """Captures what a request deserves, and measures every one.
+
+    Nothing it does raises: an error of a shim must not become the answer.
 
     Args:
         handler_name: the shim, as the events name it.
@@ -103,17 +104,19 @@ class Reporter(Reporting):
         if event_type is not None and not is_known:
             self.event(
                 event_type,
-                describe(request),
+                self._describe(describe, request),
                 status_code=status,
                 response_time=seconds,
                 reason=f"answered with {status}",
             )
 
-    def failed(self, error: BaseException, path: str, describe: Describe[_R], request: _R) -> None:
+    def failed(self, error: BaseException, describe: Describe[_R], request: _R) -> None:
         """Capture an unhandled exception if it is one of those to capture."""
-        if self._is_told_of(error, path):
+        if self.options.capture_exceptions == "none" or not isinstance(error, Exception):
+            return  # an exit or a cancellation is no failure of the application
+        fields = self._describe(describe, request)
+        if self._is_told_of(error, fields.get("endpoint", "")):
             kind = type(error)
-            fields = describe(request)
             metadata = {**fields.pop("metadata", {}), "exception": _name(kind)}
             self.event(
                 "unhandled_exception",
@@ -125,11 +128,9 @@ class Reporter(Reporting):
             )
 
     def event(self, event_type: str, fields: dict[str, Any], **more: Any) -> None:
-        """Capture an event."""
-        values: dict[str, Any] = {"action_taken": "logged", **fields, **more}
-        self.capture(
-            SecurityEvent(event_type=event_type, handler_name=self._handler_name, **values)
-        )
+        """Capture an event; a value that does not fit is kept in its metadata."""
+        given = {"event_type": event_type, "handler_name": self._handler_name}
+        self.capture({**given, "action_taken": "logged", **fields, **more})
 
     def fields_of(
         self, environ: Mapping[str, Any], path: str, method: str | None, route: str | None
@@ -145,7 +146,7 @@ class Reporter(Reporting):
         proxies = self.options.trusted_proxies
         forwarded = environ.get("HTTP_X_FORWARDED_FOR") if proxies else None
         fields: dict[str, Any] = {
-            "ip_address": client_address(environ.get("REMOTE_ADDR") or "", forwarded, proxies),
+            "ip_address": client_address(environ.get("REMOTE_ADDR"), forwarded, proxies),
             "user_agent": environ.get("HTTP_USER_AGENT"),
             "endpoint": path,
             "method": method,
@@ -158,20 +159,22 @@ class Reporter(Reporting):
 
     def measure(self, route: str | None, method: str, status: int, seconds: float) -> None:
         """Count a request for the metrics; see `Measures.record`."""
-        self._measures.record(route, method, status, seconds)
+        try:
+            self._measures.record(route, method, status, seconds)
+        except Exception as error:  # whatever the server or an agent did: the log says so
+            self.stumble(error)
 
-    def leave(self) -> None:
-        """Hand over what was measured, and let the agent forget of it."""
-        agent = self._measured_by
-        if agent is not None:
-            self._measures.hand_over()
-            agent.remove_source(self._measures.hand_over)
+    def _describe(self, describe: Describe[_R], request: _R) -> dict[str, Any]:
+        try:
+            return describe(request)
+        except Exception as error:  # a request like no other: the event comes without its fields
+            self.stumble(error)
+            return {}
 
-    def _is_told_of(self, error: BaseException, path: str) -> bool:
-        chosen = self.options.capture_exceptions
-        if chosen == "none" or not isinstance(error, Exception):
-            return False  # an exit or a cancellation is no failure of the application
-        if chosen == "all" or not _SECURITY_ERRORS.isdisjoint(map(_name, type(error).__mro__)):
+    def _is_told_of(self, error: Exception, path: str) -> bool:
+        if self.options.capture_exceptions == "all":
+            return True
+        if not _SECURITY_ERRORS.isdisjoint(map(_name, type(error).__mro__)):
             return True
         return self._sensitive.search(path[:_PATH_SEEN].lower()) is not None
 
@@ -181,8 +184,13 @@ class Reporter(Reporting):
             return False
         if agent is not self._measured_by:
             self._measured_by = agent
-            agent.add_source(self._measures.hand_over)
+            agent.add_source(self._hand_over)
         return agent.expect()
+
+    def _hand_over(self) -> None:
+        self._measures.hand_over()
+        if self._is_over and self._measured_by is not None:  # this was the last time
+            self._measured_by.remove_source(self._hand_over)
 
 
 def _name(kind: type) -> str:

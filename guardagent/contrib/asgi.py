@@ -114,7 +114,7 @@ class GuardAgentMiddleware:
         except BaseException as error:
             if not status:
                 self._measure(scope, 0, monotonic() - began)
-            self._reporter.failed(error, scope["path"], self._describe, scope)
+            self._reporter.failed(error, self._describe, scope)
             raise
         if not status:  # the client left before there was an answer
             self._measure(scope, 0, monotonic() - began)
@@ -125,7 +125,7 @@ class GuardAgentMiddleware:
 
     def _measure(self, scope: _Scope, status: int, seconds: float) -> None:
         if self._reporter.measures:
-            self._reporter.measure(_route(scope), scope["method"], status, seconds)
+            self._reporter.measure(_route(scope), scope.get("method", ""), status, seconds)
 
     def _describe(self, scope: _Scope) -> dict[str, Any]:
         options = self._reporter.options
@@ -134,7 +134,7 @@ class GuardAgentMiddleware:
         headers = scope["headers"]
         forwarded = _header(headers, b"x-forwarded-for") if proxies else None
         fields: dict[str, Any] = {
-            "ip_address": client_address(client[0] if client else "", forwarded, proxies),
+            "ip_address": client_address(client[0] if client else None, forwarded, proxies),
             "user_agent": _header(headers, b"user-agent"),
             "endpoint": scope["path"],
             "method": scope.get("method"),  # a websocket has none

@@ -102,7 +102,7 @@ class _Site:
         self._close(response.status_code)
 
     def fail(self, app: Flask, exception: BaseException, **_more: Any) -> None:
-        self.reporter.failed(exception, request.path, self._describe, request)
+        self.reporter.failed(exception, self._describe, request)
         propagate = app.config["PROPAGATE_EXCEPTIONS"]
         if app.testing or app.debug if propagate is None else propagate:
             self._close(0)  # the server gets the exception, and the application makes no answer

@@ -97,7 +97,7 @@ class GuardAgentMiddleware:
 
     def _fail(self, environ: _Environ, error: BaseException, seconds: float) -> None:
         self._measure(environ, 0, seconds)
-        self._reporter.failed(error, _path(environ), self._describe, environ)
+        self._reporter.failed(error, self._describe, environ)
 
     def _measure(self, environ: _Environ, status: int, seconds: float) -> None:
         if self._reporter.measures:

@@ -36,6 +36,15 @@ def test_client_address(forwarded: str | None, proxies: int, address: str) -> No
     assert client_address(PROXY, forwarded, proxies) == address
 
 
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [(None, ""), (b"/run/web.sock", "/run/web.sock"), (("10.0.0.1", 80), ""), (4711, "")],
+)
+def test_peers_without_an_address(peer: object, address: str) -> None:
+    """Whatever a server tells instead of an address, the answer is text."""
+    assert client_address(peer, None, 0) == address
+
+
 @pytest.mark.parametrize("written", ["127.0.0.1", "203.0.113.9, 127.0.0.1", ", , ,"])
 def test_client_cannot_choose_its_address(written: str) -> None:
     """Whatever a client writes into the header stands left of what the proxy adds."""

@@ -67,7 +67,7 @@ def _request_failed(*, request: HttpRequest | None = None, **_more: Any) -> None
     error = sys.exc_info()[1]
     if error is not None and request is not None:
         here = site.current()
-        here.reporter.failed(error, request.path, here.describe, request)
+        here.reporter.failed(error, here.describe, request)
 
 
 def _settings_changed(*, setting: str, **_more: Any) -> None:
