@@ -37,8 +37,8 @@ class GuardAgentMiddleware:
     Every message passes as it is, and websockets are left alone unless rules are enforced. What is
     measured is the time until the answer's status is known. The agent is started with the
     application (lifespan), and flushed in a thread of its own when the application has shut down.
-    Where the server has no lifespan, the first request starts it, and what is pending is delivered
-    at the exit of the process; a uvicorn server is asked to make that a normal one.
+    Where the server or the application has no lifespan, what is pending is delivered at the exit
+    of the process; a uvicorn server is asked to make that a normal one.
 
     Starlette's, FastAPI's and Litestar's routes are known; other applications may leave the
     template of the route they chose in `scope["guardagent.route"]`.
@@ -77,7 +77,13 @@ class GuardAgentMiddleware:
         kind = scope["type"]
         if kind == "lifespan":
             self._begun_in = getpid()
-            await _Life(self._reporter, self._app).serve(scope, receive, send)
+            try:
+                await _Life(self._reporter, self._app).serve(scope, receive, send)
+            except Exception:
+                # By this an application says that it has no lifespan, or that it cannot start; the
+                # server decides which, and may go on without (ASGI, "Lifespan Protocol").
+                end_uvicorn_normally()
+                raise
             return
         if self._begun_in != getpid():
             self._begin_without_lifespan()
@@ -169,15 +175,10 @@ class _Life:
                 await self._flush()
             await send(message)
 
-        try:
-            await self._app(scope, listen, speak)
-        except Exception:
-            # An application without a lifespan says so by an exception at once (ASGI, "Lifespan
-            # Protocol"); any other is the server's to know of.
-            if has_asked:
-                raise
+        await self._app(scope, listen, speak)
         if not has_asked:
-            # The agent has a lifespan all the same: else nobody would tell it of the end.
+            # It leaves the lifespan alone. The agent has one all the same: else nobody would tell
+            # it of the end.
             await self._live(receive, send)
 
     async def _live(self, receive: _Receive, send: _Send) -> None:

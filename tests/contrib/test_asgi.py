@@ -305,13 +305,9 @@ async def ignoring_lifespan(scope: Message, _receive: Any, send: Any) -> None:
         await answering(401)(scope, _receive, send)
 
 
-@pytest.fixture(params=["fastapi", "none", "ignored"])
+@pytest.fixture(params=["fastapi", "ignored"])
 def any_app(request: pytest.FixtureRequest) -> App:
-    apps: dict[str, Any] = {
-        "fastapi": FastAPI(),
-        "none": without_lifespan,
-        "ignored": ignoring_lifespan,
-    }
+    apps: dict[str, Any] = {"fastapi": FastAPI(), "ignored": ignoring_lifespan}
     app: App = apps[request.param]
     return app
 
@@ -321,7 +317,7 @@ def test_started_and_flushed_with_the_application(
 ) -> None:
     """Threads run from the startup on, and what is pending is delivered before the shutdown ends.
 
-    That holds for an application without a lifespan too.
+    That holds for an application that leaves the lifespan alone too.
     """
     agent = make_agent(flush_interval=60.0)
     app = GuardAgentMiddleware(any_app, agent=agent)
@@ -372,13 +368,29 @@ def test_failing_startups_stay_failures(agent: Agent) -> None:
     assert [one["type"] for one in sent] == ["lifespan.startup.failed"]
 
 
+@pytest.mark.parametrize(
+    "error", [NotImplementedError("http only"), ValueError("unknown scope"), OSError("no database")]
+)
+def test_exceptions_at_once_are_the_servers(make_agent: MakeAgent, error: Exception) -> None:
+    """Whether it means "no lifespan" or "no database" the server decides; the agent is started."""
+    agent = make_agent(flush_interval=60.0)
+
+    async def app(_scope: Message, _receive: Any, _send: Any) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        converse(GuardAgentMiddleware(app, agent=agent), {"type": "lifespan"})
+
+    assert agent.stats().threads_alive > 0
+
+
 def test_the_loop_goes_on_during_the_flush(make_agent: MakeAgent, backend: Backend) -> None:
     """A backend that takes its time holds up the end of the application, but never the loop."""
     held = Held()
     backend.default = held
     agent = make_agent(shutdown_timeout=10.0)
     agent.capture({"event_type": "ip_banned"})
-    app = GuardAgentMiddleware(without_lifespan, agent=agent)
+    app = GuardAgentMiddleware(ignoring_lifespan, agent=agent)
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -410,7 +422,7 @@ def test_lifespan_off(agent: Agent, arrived: Arrived) -> None:
 def test_another_loop_than_asyncios(make_agent: MakeAgent, backend: Backend) -> None:
     """Where asyncio does not run, the end of the application flushes all the same."""
     agent = make_agent(flush_interval=60.0)
-    app = GuardAgentMiddleware(without_lifespan, agent=agent)
+    app = GuardAgentMiddleware(ignoring_lifespan, agent=agent)
     agent.capture({"event_type": "ip_banned"})
     delivered: list[int] = []
 
@@ -431,7 +443,7 @@ def test_no_thread_for_the_flush(
 ) -> None:
     """Where no thread can be started any more, the flush works in the loop's."""
     agent = make_agent(flush_interval=60.0)
-    app = GuardAgentMiddleware(without_lifespan, agent=agent)
+    app = GuardAgentMiddleware(ignoring_lifespan, agent=agent)
     agent.capture({"event_type": "ip_banned"})
     start = threading.Thread.start
 

@@ -37,6 +37,16 @@ def test_everything_arrives_once(
     assert sorted(backend.received) == sorted(server.captured)
 
 
+@pytest.mark.parametrize("shim", [True, False], ids=["with", "without"])
+def test_a_lifespan_that_fails_ends_the_server(serve: Serve, shim: bool) -> None:
+    """`--lifespan on` makes an exception at the start fatal, with the middleware as without."""
+    with serve(*uvicorn(1, "on"), shim=shim) as server:
+        ended = server.wait()
+
+    assert ended.status == 3
+    assert "NotImplementedError" in ended.log
+
+
 def test_the_signal_is_enough_without_the_middleware(serve: Serve, backend: Backend) -> None:
     """With `flush_on_sigterm` nothing of the application's own captures is lost either."""
     settings = {"flush_on_sigterm": True}
