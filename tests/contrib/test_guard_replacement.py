@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import venv
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from guardagent.contrib._termination import prepare
 from guardagent.contrib.guard import guard_agent, install, uninstall
 from guardagent.contrib.guard.__main__ import main
 from guardagent.contrib.guard.factory import build_with
+from guardagent.contrib.guard.replacement import replace
 from guardagent.testing import RecordingAgent
 from tests.support.backend import Backend
 from tests.support.programs import Outcome, Program
@@ -163,6 +166,47 @@ def test_agents_can_be_built_by_the_application() -> None:
     assert isinstance(handler.agent, RecordingAgent)
     assert len(handler.agent.events("ip_banned")) == 1
     handler.stop()
+
+
+def test_other_threads_import_meanwhile() -> None:
+    """Modules may come and go while it is installed, on several threads at once, and it is once."""
+    errors: list[Exception] = []
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        names = [f"passing_{number}" for number in range(1_000)]
+        while not done.is_set():
+            for name in names:
+                sys.modules[name] = ModuleType(name)
+            for name in names:
+                del sys.modules[name]
+
+    def put() -> None:
+        try:
+            for _ in range(300):
+                replace(flush_on_sigterm=False)
+        except Exception as error:  # noqa: BLE001 - the test's to judge
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    passing = threading.Thread(target=come_and_go)
+    putting = [threading.Thread(target=put) for _ in range(2)]
+    try:
+        passing.start()
+        for thread in putting:
+            thread.start()
+        for thread in putting:
+            thread.join()
+        finders = [one for one in sys.meta_path if "guardagent" in type(one).__module__]
+    finally:
+        done.set()
+        passing.join()
+        sys.setswitchinterval(interval)
+        uninstall()
+
+    assert errors == []
+    assert len(finders) == 1
 
 
 def test_a_handler_of_the_application_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from guardagent.contrib.guard.handler import MakeAgent
+
+from guardagent import _fork
 
 __all__ = ["install", "replace", "uninstall"]
 
@@ -58,6 +61,12 @@ class _Finder(MetaPathFinder, Loader):
 
     def __init__(self) -> None:
         self.flushes_on_sigterm = False
+        self.lock = threading.RLock()  # guards putting it into sys.meta_path, once
+        _fork.watch(self)
+
+    def _begin_anew(self) -> None:
+        """Let go of a lock that a thread of the parent may hold for ever."""
+        self.lock = threading.RLock()
 
     def find_spec(
         self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
@@ -121,31 +130,34 @@ def install(
 def replace(*, flush_on_sigterm: bool) -> None:
     """Install the finder; the signal handler comes when a Guard library is imported."""
     _finder.flushes_on_sigterm = flush_on_sigterm
-    if _finder not in sys.meta_path:
-        sys.meta_path.insert(0, _finder)
+    with _finder.lock:
+        if _finder not in sys.meta_path:
+            sys.meta_path.insert(0, _finder)
     _forget(foreign_only=True)
 
 
 def uninstall() -> None:
     """Let `import guard_agent` find what is installed again; handlers at work go on."""
-    if _finder in sys.meta_path:
-        sys.meta_path.remove(_finder)
+    with _finder.lock:
+        if _finder in sys.meta_path:
+            sys.meta_path.remove(_finder)
     _forget(foreign_only=False)
 
 
 def _forget(*, foreign_only: bool) -> None:
     """Have the modules imported again; who holds the former ones keeps them."""
-    named = [name for name in sys.modules if name.partition(".")[0] == _PACKAGE]
-    going = [name for name in named if not (foreign_only and _is_ours(name))]
+    # A copy: other threads import at the same time.
+    named = [one for one in sys.modules.copy().items() if one[0].partition(".")[0] == _PACKAGE]
+    going = [name for name, module in named if not (foreign_only and _is_ours(module))]
     for name in going:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
     if going and foreign_only:
         message = "guard-agent was imported before install(): what was taken from it stays its own."
         logging.getLogger(__name__).warning(message)
 
 
-def _is_ours(name: str) -> bool:
-    return getattr(getattr(sys.modules[name], "__spec__", None), "loader", None) is _finder
+def _is_ours(module: ModuleType) -> bool:
+    return getattr(getattr(module, "__spec__", None), "loader", None) is _finder
 
 
 def _prepare_for_sigterm() -> None:
