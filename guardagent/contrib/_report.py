@@ -6,6 +6,7 @@ import json
 
 from guardagent import __version__
 from guardagent._clock import SYSTEM_CLOCK
+from guardagent._quiet import quiet
 from guardagent.cli.attempt import deliver
 from guardagent.cli.tally import printable
 from guardagent.cli.verdict import Verdict, on_error
@@ -63,7 +64,8 @@ def _rules(config: AgentConfig) -> str:
     transport = HTTPTransport(config, pause=lambda _seconds: False)
     try:
         deadline = SYSTEM_CLOCK.monotonic() + config.timeout
-        answer = transport.exchange("GET", "rules", deadline=deadline, max_bytes=_RULES_BYTES)
+        with quiet():  # the application's root logger may hear urllib3, and capture what it hears
+            answer = transport.exchange("GET", "rules", deadline=deadline, max_bytes=_RULES_BYTES)
     finally:
         transport.close()
     if answer.status != 404:  # a backend without rules says 404, and that is no failure

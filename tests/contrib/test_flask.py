@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 import guardagent
 from guardagent import Agent, ConfigError, SecurityEvent
 from guardagent.contrib.flask import GuardAgent
+from guardagent.contrib.logging import GuardAgentHandler
 from tests.conftest import MakeAgent, quick_settings
 from tests.contrib.conftest import Arrived, requests_in
 from tests.support.answers import Status
@@ -553,6 +555,24 @@ def test_status_command_without_a_key() -> None:
 
     assert result.exit_code == 1
     assert "There is no api_key" in result.output
+
+
+def test_commands_are_not_heard(
+    agent: Agent, arrived: Arrived, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What urllib3 logs while a command asks the backend is no event."""
+    app = make_app(agent)
+    root = logging.getLogger()
+    handler = GuardAgentHandler(logging.DEBUG, agent=agent)
+    root.addHandler(handler)
+    try:
+        with caplog.at_level(logging.DEBUG):
+            app.test_cli_runner().invoke(args=["guardagent", "status"])
+    finally:
+        root.removeHandler(handler)
+
+    assert "urllib3.connectionpool" in {record.name for record in caplog.records}
+    assert not [event for event in arrived(agent) if "/rules" in event["reason"]]
 
 
 def test_redirects_and_aborts_pass(agent: Agent, arrived: Arrived) -> None:
