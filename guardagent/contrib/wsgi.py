@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Any
 
@@ -30,8 +30,9 @@ class GuardAgentMiddleware:
     """Reports what happens to a WSGI application's requests (PEP 3333).
 
     The answer passes as it is: the iterable of the application goes to the server, so that files
-    are sent as files. What is measured is the time until the status is known. A request that its
-    client gives up is measured like any other.
+    are sent as files. Only that of an application which has told no status yet, such as a
+    generator, is watched until it ends. What is measured is the time until the status is known. A
+    request that its client gives up is measured like any other.
 
     Bottle's routes are known; other applications may leave the template of the route they chose in
     `environ["guardagent.route"]`.
@@ -80,14 +81,19 @@ class GuardAgentMiddleware:
                 self._finish(environ, given, monotonic() - began)
             return write
 
+        def fail(error: BaseException) -> None:
+            if status is None or not returned:
+                self._fail(environ, error, monotonic() - began)
+
         try:
             answer = self._app(environ, start)
         except BaseException as error:
-            self._fail(environ, error, monotonic() - began)
+            fail(error)
             raise
         returned = True
-        if status is not None:
-            self._finish(environ, status, monotonic() - began)
+        if status is None:
+            return _Unbegun(answer, fail)
+        self._finish(environ, status, monotonic() - began)
         return answer
 
     def _finish(self, environ: _Environ, status: str, seconds: float) -> None:
@@ -107,6 +113,28 @@ class GuardAgentMiddleware:
     def _describe(self, environ: _Environ) -> dict[str, Any]:
         method = environ.get("REQUEST_METHOD")
         return self._reporter.fields_of(environ, _path(environ), method, _route(environ))
+
+
+class _Unbegun:
+    """The answer of an application whose code runs only when the server asks for its first bytes.
+
+    Args:
+        answer: the application's iterable.
+        fail: told what is raised in it.
+    """
+
+    def __init__(self, answer: Iterable[bytes], fail: Callable[[BaseException], object]) -> None:
+        self._answer = answer
+        self._fail = fail
+        if hasattr(answer, "close"):
+            self.close = answer.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._answer
+        except BaseException as error:
+            self._fail(error)
+            raise
 
 
 def _path(environ: _Environ) -> str:

@@ -144,6 +144,33 @@ def test_exceptions_reach_the_server(agent: Agent, arrived: Arrived) -> None:
     assert (metrics["request_count"], metrics["error_rate"]) == (3, 1.0)
 
 
+def test_generators_may_fail_before_their_status(agent: Agent, arrived: Arrived) -> None:
+    """The code of one runs only in the server's loop: its error passes, and is not overlooked."""
+    closed = []
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterator[bytes]:
+        try:
+            if environ["PATH_INFO"] == "/login":
+                raise ValueError("secret")
+            start_response("200 OK", PLAIN)
+            yield b"Done."
+        finally:
+            closed.append(environ["PATH_INFO"])
+
+    served = GuardAgentMiddleware(app, agent=agent)
+    with pytest.raises(ValueError, match="secret"):
+        Client(served).get("/login")
+    with Client(validator(served)).get("/") as answer:
+        assert answer.text == "Done."
+
+    assert closed == ["/login", "/"]
+    (event,) = arrived(agent)
+    assert (event["event_type"], event["reason"]) == ("unhandled_exception", "ValueError")
+    counts = {one["tags"]["status"]: one["value"] for one in arrived(agent, "metrics")
+              if one["metric_type"] == "request_count"}  # fmt: skip
+    assert counts == {"none": 1, "2xx": 1}
+
+
 def test_bottle_routes(agent: Agent, arrived: Arrived) -> None:
     """Bottle leaves its route where the middleware finds it."""
     app = bottle.Bottle()
