@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from os import getpid
 from time import monotonic
-from typing import Any
+from typing import Any, overload
 
 from guardagent import _signals
 from guardagent.agent import Agent
@@ -52,7 +52,20 @@ class GuardAgentMiddleware:
         ConfigError: an option is wrong.
     """
 
-    def __init__(self, app: _Application, *, agent: Agent | None = None, **options: Any) -> None:
+    # Starlette's types want an application that `options` cannot name, and Litestar names it.
+    @overload
+    def __init__(
+        self, app: _Application, /, *, agent: Agent | None = None, **options: Any
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self, *, app: _Application, agent: Agent | None = None, **options: Any
+    ) -> None: ...
+
+    def __init__(  # type: ignore[misc] # of these two, one at a time
+        self, app: _Application, *, agent: Agent | None = None, **options: Any
+    ) -> None:
         self._app = app
         settings, chosen = split(WebOptions, options)
         self._reporter = Reporter(__name__, chosen, agent=agent, settings=settings)
