@@ -395,6 +395,36 @@ def test_flush_of_eight_threads(make: Make, transport: ScriptedTransport) -> Non
     assert in_threads(8, work) == [True] * 8
 
 
+def test_sources_are_asked_before_a_flush(make: Make, transport: ScriptedTransport) -> None:
+    """What was gathered is delivered too, until its owner takes the source away."""
+    agent = make(flush_interval=3_600.0)
+
+    def hand_over() -> None:
+        agent.capture(event())
+
+    agent.add_source(hand_over)
+    flushed = [agent.flush(timeout=PATIENCE)]
+    for _ in range(2):  # the second time there is nothing to take away
+        agent.remove_source(hand_over)
+    flushed.append(agent.flush(timeout=PATIENCE))
+
+    assert flushed == [True, True]
+    assert len(transport.accepted) == 1
+
+
+def test_sources_are_asked_after_the_interval(make: Make, transport: ScriptedTransport) -> None:
+    """Whoever has gathered something says so, and hears whether anybody will ask for it."""
+    agent = make(flush_interval=0.01)
+    agent.add_source(lambda: agent.capture(event()))
+
+    expected = agent.expect()
+
+    assert transport.wait_for(1)
+    agent.stop(timeout=1.0)
+    assert (expected, agent.expect()) == (True, False)
+    assert Agent(config(api_key=None)).expect() is False
+
+
 def test_flush_survives_a_flood(make: Make, transport: ScriptedTransport) -> None:
     """Its marker is not dropped by an overflow."""
     held = Held()
