@@ -71,9 +71,7 @@ class GuardAgentMiddleware:
         self._reporter = Reporter(__name__, chosen, agent=agent, settings=settings)
         self._reporter.end_with(self)
         self._enforcer = Enforcer(self._reporter) if chosen.enforce_rules else None
-        self._begun_in = (
-            0  # the process in which a lifespan or a request has begun the agent's work
-        )
+        self._begun_in = 0  # the process in which there was a lifespan or a request
         known = self._reporter.agent
         if known is not None and known.config.flush_on_sigterm:
             # Now, before the server has a handler of its own: uvicorn ends by raising the signal

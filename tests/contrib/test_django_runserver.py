@@ -71,7 +71,9 @@ def project(backend: Backend, tmp_path: Path) -> Path:
 def server(project: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A server that was asked to serve on a port; its processes are gone after the test."""
     port = free_port()
-    command = [sys.executable, "-W", "error", "manage.py", "runserver", f"127.0.0.1:{port}"]
+    # At Ctrl-C the reloader may leave its child, which warns of that.
+    flags = ("-W", "error", "-W", "ignore::ResourceWarning")
+    command = [sys.executable, *flags, "manage.py", "runserver", f"127.0.0.1:{port}"]
     with (project / "log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=project, stdout=log, stderr=log, start_new_session=True
@@ -121,6 +123,7 @@ def test_one_process_reports_each_event_once(
     wait_until(lambda: len(backend.status_requests) > 2)
     os.killpg(process.pid, signal.SIGINT)
     process.wait(60)
+    backend.wait_for(2 + 3, timeout=60)  # the child may live a little longer than its parent
 
     child = answers[0][1]
     assert answers == [(403, child)] * 2
