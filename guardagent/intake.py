@@ -287,7 +287,7 @@ class Drain:
 
     def turn(self) -> float | None:
         """Do one slice; return the seconds to wait before the next, None to wait for the bell."""
-        room = self._spool.room() if self._waits_for_room else SLICE
+        room = self._room() if self._waits_for_room else SLICE
         self.is_held_up = room == 0
         if self.is_held_up:
             return 1.0  # delivery rings as soon as it made room
@@ -304,6 +304,11 @@ class Drain:
         self._work()
         self._on_spooled()
         return _BREATH
+
+    def _room(self) -> int:
+        if self._spool.room() == 0:
+            self._spool.look()  # another process may have made some
+        return self._spool.room()
 
     def _work(self) -> None:
         while self._in_hand:

@@ -91,7 +91,7 @@ class DurableSpool:
         self._holding = Holding()
         self._spans = Spans()
         self._depth = _UNKNOWN
-        self._looked_at = float("-inf")
+        self._heard_at = float("-inf")  # when the store last said how much it holds
         self._put, self._taken = Tally(), Tally()  # by this process, of the store's records
         self._seeing = threading.Lock()  # guards the generation and what follows from a new one
         self._renewal = lease / 3
@@ -304,13 +304,15 @@ class DurableSpool:
         self._ask(lambda: self._store.put(name, value), None)
 
     def look(self) -> None:
-        """Notice what other processes have done, at intervals."""
-        now = self._clock.monotonic()
-        if self.poll_interval is not None and now - self._looked_at >= self.poll_interval:
+        """Notice what other processes have done, unless the store was heard of just now."""
+        if self._clock.monotonic() >= self._look_at:
             depth = self._ask(self._store.depth, None)
             if depth is not None:
                 self._see(depth)
-            self._looked_at = now
+
+    @property
+    def _look_at(self) -> float:
+        return self._heard_at + (self.poll_interval or 0.0)
 
     def _ask(self, question: Callable[[], _T], otherwise: _T) -> _T:
         if not self._is_present():
@@ -330,17 +332,17 @@ class DurableSpool:
         now = self._clock.monotonic()
         if not self._is_present():
             return max(0.05, self._absence.left)
-        if self._looked_at == float("-inf"):
-            self.look()  # tells at the start whether there is a store
-        if self._renew_at == float("inf"):
-            return None
+        # At the start it tells whether there is a store; who hands over never asks otherwise.
+        if self._hands_over or self._heard_at == float("-inf"):
+            self.look()
         if now >= self._renew_at:
             held = self._holding.ids()
             # One turn more than needed: a claim made meanwhile must not go without.
             self._renew_at = now + self._renewal if held else float("inf")
             if held:
                 self._ask(lambda: self._store.renew(held), None)
-        return None if self._renew_at == float("inf") else max(0.05, self._renew_at - now)
+        due_at = min(self._renew_at, self._look_at if self._hands_over else float("inf"))
+        return None if due_at == float("inf") else max(0.05, due_at - now)
 
     def hand_back(self) -> None:
         """End the leases on what is held: the process may end at any moment from now on."""
@@ -366,6 +368,7 @@ class DurableSpool:
 
     def _see(self, depth: Depth) -> None:
         with self._seeing:
+            self._heard_at = self._clock.monotonic()
             known, self._depth = self._depth, depth
             if known is _UNKNOWN or depth.generation == known.generation:
                 return

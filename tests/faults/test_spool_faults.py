@@ -180,6 +180,38 @@ def test_file_locked_by_another_program(
     assert_balanced(agent)
 
 
+@pytest.mark.parametrize("overflow", ["drop_newest", "block", "raise"])
+def test_process_that_only_fills_a_spool_that_was_full(
+    make_agent: MakeAgent, place: Place, overflow: str
+) -> None:
+    """It goes on as soon as somebody else has emptied the spool."""
+    bounds = {"spool_max_records": 20, "queue_capacity": 1_000, "overflow": overflow}
+    filler = make_agent(**place.settings(), **bounds, deliver=False)
+    first = capture(filler, 50)
+    assert _is_spooled(filler, 20)
+
+    make_agent(**place.settings(), **bounds).start()
+
+    assert eventually(lambda: filler.stats().pending == 0)
+    assert filler.stats().captured == len(first)
+    assert sum(filler.stats().dropped.values()) == 0
+
+
+def test_idle_process_that_only_spools_notices_a_dead_redis(
+    make_agent: MakeAgent, redis: RedisServer
+) -> None:
+    """Though it has nothing to put in, its ledger does not call it durable any more."""
+    agent = make_agent(spool=redis.url, deliver=False)
+    capture(agent, 5)
+    assert agent.flush(timeout=20.0)
+    before = agent.stats().durable
+
+    redis.kill()
+
+    assert before
+    assert eventually(lambda: not agent.stats().durable)
+
+
 @pytest.mark.parametrize(("how", "children"), [("normal", 3), ("grandchildren", 3), ("raw", 1)])
 def test_children_leave_the_parents_spool_alone(
     run: Run, backend: Backend, place: Place, how: str, children: int

@@ -547,6 +547,7 @@ def test_what_others_put_in_is_handed_out(home: Home) -> None:
     other.append(records(2, start=3))
 
     found = drained(other)
+    home.pass_time(2.0)
     one.look()
 
     assert found == [key(n) for n in range(5)]
@@ -717,6 +718,21 @@ def test_a_ticket_is_settled_by_others_too(home: Home) -> None:
     states.append(one.is_settled(ticket))
 
     assert states == [False, False, True]
+
+
+def test_room_that_another_made_is_seen(home: Home) -> None:
+    """A process that only fills a spool that was full goes on once somebody has emptied it."""
+    filler = home.spool(max_records=3, when_full="grow", hands_over=True)
+    filler.append(records(3))
+    rooms = [filler.room()]
+
+    drained(home.spool())
+    home.pass_time(2.0)
+    wait = filler.tend()
+    rooms.append(filler.room())
+
+    assert rooms == [0, 3]
+    assert (wait, filler.pending()) == (2.0, 0)
 
 
 def test_many_share_the_work(home: Home) -> None:
