@@ -11,7 +11,7 @@ from typing import Any
 from guardagent._clock import Clock
 from guardagent._ids import format_key, new_key
 from guardagent.config import AgentConfig
-from guardagent.errors import ConfigError, SpoolError
+from guardagent.errors import ConfigError
 from guardagent.spool.memory import MemorySpool, WhenFull
 from guardagent.spool.protocol import Spool
 from guardagent.spool.store import Store
@@ -30,7 +30,7 @@ def open_spool(
     clock: Clock,
     *,
     on_lost: Callable[[DropReason, int], object],
-    on_error: Callable[[SpoolError], object],
+    on_error: Callable[[Exception], object],
     wake: Callable[[], object],
 ) -> Spool:
     """Return the spool that the settings ask for; nothing is opened yet."""

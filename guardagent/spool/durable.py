@@ -3,8 +3,9 @@
 Owns: this process's claims and leases, and what waits in memory while the store is away. In:
 records, whose bytes the store keeps. Out: batches, first those that came back, then the oldest.
 
-Nothing here raises SpoolError: a store that is away, full or broken is told once, asked again at
-intervals and done without meanwhile.
+Nothing here raises: a store that is away, full or broken is told once, asked again at intervals and
+done without meanwhile. One that answers and takes nothing in (Redis out of memory, a full disk) is
+emptied all the while.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import attrs
 
 from guardagent._clock import Clock
 from guardagent.encoding import Record
-from guardagent.errors import SpoolError
 from guardagent.fields import Kind
 from guardagent.spool.absence import Absence
 from guardagent.spool.claims import batches_of, sort_out
@@ -34,10 +34,14 @@ from guardagent.status import DropReason, Tally
 __all__ = ["DurableSpool"]
 
 _T = TypeVar("_T")
+_U = TypeVar("_U")
 
 #: Records moved out of the shelter at a time: as many as fit into one operation of any store.
 _MOVED_AT_A_TIME = 200
 _UNKNOWN = Depth(0, 0, "")
+#: What proves that a store takes something in: about as large as a small append.
+_PROBE = "probe", bytes(16 * 1024)
+_NEVER = float("inf")
 
 
 @attrs.frozen
@@ -59,7 +63,7 @@ class DurableSpool:
         hands_over: others deliver, so what is in the store is settled for this process.
         on_lost: told of records that are lost, by reason: damaged ones, and all of them when the
             store came back empty.
-        on_error: told of each failure of the store.
+        on_error: told of each failure of the store; any exception of its is one.
         wake: has `tend` called soon.
     """
 
@@ -75,7 +79,7 @@ class DurableSpool:
         poll_interval: float = 2.0,
         hands_over: bool = False,
         on_lost: Callable[[DropReason, int], object] = lambda _reason, _n: None,
-        on_error: Callable[[SpoolError], object] = lambda _error: None,
+        on_error: Callable[[Exception], object] = lambda _error: None,
         wake: Callable[[], object] = lambda: None,
     ) -> None:
         self.poll_interval: float | None = poll_interval
@@ -95,8 +99,9 @@ class DurableSpool:
         self._put, self._taken = Tally(), Tally()  # by this process, of the store's records
         self._seeing = threading.Lock()  # guards the generation and what follows from a new one
         self._renewal = lease / 3
-        self._renew_at = float("inf")
+        self._renew_at = _NEVER
         self._absence = Absence(clock)
+        self._answers = False  # though it is away: it takes nothing in, and can be emptied
         self._is_closed = False
         self._mending = threading.Lock()  # held by whoever tries to reach a store that is away
         self._sheltered_since: int | None = None
@@ -115,10 +120,10 @@ class DurableSpool:
         """Keep the records in the store, or in the shelter while it is away."""
         if not records:
             return 0
-        if self._is_present():
+        if self._is_reached() and not self._absence.is_on:
             try:
                 return self._append(records, self._spans.add)
-            except SpoolError as error:
+            except Exception as error:  # of the store's, whatever it is: the shelter takes them
                 self._miss(error)
         if self._sheltered_since is None:
             self._sheltered_since = self._spans.late
@@ -145,14 +150,13 @@ class DurableSpool:
     def claim(self, limit: int, max_bytes: int, now: float) -> Batch | None:
         """Hand out released batches, then what was sheltered, then the store's oldest."""
         batch = self._holding.next() or self._shelter.claim(limit, max_bytes, now)
-        while batch is None and self._is_present():
+        while batch is None:
             name = new_batch_id(now)
-            try:
-                claim, depth = self._store.claim(limit, max_bytes, name, now)
-            except SpoolError as error:
-                self._miss(error)
-                break
-            self._see(depth)
+            claim, depth = self._ask(
+                partial(self._store.claim, limit, max_bytes, name, now), (None, None)
+            )
+            if depth is not None:
+                self._see(depth)
             if claim is None:
                 break
             self._take(claim, limit, max_bytes, name, now)
@@ -171,7 +175,7 @@ class DurableSpool:
             generation=self._depth.generation,
         )
         self._holding.add(list(batches))
-        if self._renew_at == float("inf"):
+        if self._renew_at == _NEVER:
             self._renew_at = self._clock.monotonic() + self._renewal
             self._wake()
         if sound.fault is not None:
@@ -203,18 +207,13 @@ class DurableSpool:
 
     def _settle(self, n: int, settle: Callable[[], tuple[int, Depth]]) -> int:
         """Settle records, or promise to do it when the store is back; return how many."""
-        if self._absence.is_on:
+        settled, depth = self._ask(settle, (n, None))
+        if depth is None:
             self._owed.append(settle)
         else:
-            try:
-                n, depth = settle()
-            except SpoolError as error:
-                self._owed.append(settle)
-                self._miss(error)
-            else:
-                self._see(depth)
-        self._taken.add(n)
-        return n
+            self._see(depth)
+        self._taken.add(settled)
+        return settled
 
     def release(self, batch: Batch) -> None:
         """Keep the batch, and its lease, as it is."""
@@ -222,7 +221,7 @@ class DurableSpool:
             self._holding.release(batch)
         else:
             self._shelter.release(batch)
-            self._is_present()  # it may have come back meanwhile: then the batch is moved there
+            self._is_reached()  # it may have come back meanwhile: then the batch is moved there
 
     def split(self, batch: Batch) -> None:
         """Cut a batch in two."""
@@ -237,16 +236,11 @@ class DurableSpool:
         for batch in self._holding.expired(before):
             forget = partial(self._store.settle, batch.kind, batch.position.ids)
             lost += self._settle(len(batch), forget)
-        if self._is_present():
-            try:
-                n, depth = self._store.expire(before)
-            except SpoolError as error:
-                self._miss(error)
-            else:
-                self._see(depth)
-                self._taken.add(n)
-                lost += n
-        return lost
+        n, depth = self._ask(partial(self._store.expire, before), (0, None))
+        if depth is not None:
+            self._see(depth)
+        self._taken.add(n)
+        return lost + n
 
     # -- questions ---------------------------------------------------------------------------
 
@@ -287,13 +281,9 @@ class DurableSpool:
             return True
         if self._is_closed or self._holding.is_older_than(self._depth.generation):
             return False
-        if self._absence.is_on:
+        if not self._is_reached():
             return self._spans.is_settled(ticket.mark, _may_hold)
-        try:
-            return self._spans.is_settled(ticket.mark, self._store.holds)
-        except SpoolError as error:
-            self._miss(error)
-            return False
+        return self._ask(lambda: self._spans.is_settled(ticket.mark, self._store.holds), False)
 
     def get(self, name: str) -> bytes | None:
         """Return a value; None also while the store is away."""
@@ -314,12 +304,12 @@ class DurableSpool:
     def _look_at(self) -> float:
         return self._heard_at + (self.poll_interval or 0.0)
 
-    def _ask(self, question: Callable[[], _T], otherwise: _T) -> _T:
-        if not self._is_present():
+    def _ask(self, question: Callable[[], _T], otherwise: _U) -> _T | _U:
+        if not self._is_reached():
             return otherwise
         try:
             return question()
-        except SpoolError as error:
+        except Exception as error:  # of the store's, whatever it is; callers lose nothing by it
             self._miss(error)
             return otherwise
 
@@ -329,29 +319,32 @@ class DurableSpool:
         """Renew leases and look for a store that is away; return the seconds to the next time."""
         if self._is_closed:
             return None
+        if self._is_reached():
+            # At the start it tells whether there is a store; who hands over never asks otherwise.
+            if self._hands_over or self._heard_at == float("-inf"):
+                self.look()
+            self._renew()
+        due_at = [self._absence.retry_at] if self._needs_mending else []
+        if self._is_usable:
+            due_at += [self._renew_at, self._look_at if self._hands_over else _NEVER]
+        due_in = min(due_at) - self._clock.monotonic()
+        return None if due_in == _NEVER else max(0.05, due_in)
+
+    def _renew(self) -> None:
+        """Begin the leases on what is held anew, if it is time to."""
         now = self._clock.monotonic()
-        if not self._is_present():
-            return max(0.05, self._absence.left)
-        # At the start it tells whether there is a store; who hands over never asks otherwise.
-        if self._hands_over or self._heard_at == float("-inf"):
-            self.look()
         if now >= self._renew_at:
             held = self._holding.ids()
             # One turn more than needed: a claim made meanwhile must not go without.
-            self._renew_at = now + self._renewal if held else float("inf")
+            self._renew_at = now + self._renewal if held else _NEVER
             if held:
                 self._ask(lambda: self._store.renew(held), None)
-        due_at = min(self._renew_at, self._look_at if self._hands_over else float("inf"))
-        return None if due_at == float("inf") else max(0.05, due_at - now)
 
     def hand_back(self) -> None:
         """End the leases on what is held: the process may end at any moment from now on."""
         held = self._holding.clear()
-        if held and not self._absence.is_on:
-            try:
-                self._store.give_back(held)
-            except SpoolError as error:
-                self._miss(error)
+        if held:
+            self._ask(lambda: self._store.give_back(held), None)
 
     def close(self) -> int:
         """Give everything back; return the number of records that only this process had."""
@@ -359,7 +352,10 @@ class DurableSpool:
         if not self._is_closed and (not self._absence.is_on or self._owed or self.at_risk()):
             self._settle_up()
         self._is_closed = True
-        self._store.close()
+        try:
+            self._store.close()
+        except Exception as error:  # of the store's, whatever it is; nothing is lost by it
+            self._on_error(error)
         return self._shelter.close()
 
     def abandon(self) -> None:
@@ -380,42 +376,58 @@ class DurableSpool:
         if lost > 0:
             self._on_lost("spool_lost", lost)
 
-    def _miss(self, error: SpoolError) -> None:
+    def _miss(self, error: Exception) -> None:
         """Do without the store for a while."""
+        self._answers = False
         self._on_error(error)
         if self._absence.begin(error):
             self._wake()
 
-    def _is_present(self) -> bool:
-        """Tell whether the store can be used; try it, when it is time to."""
+    @property
+    def _needs_mending(self) -> bool:
+        return self._absence.is_on or bool(self._owed) or self._shelter.can_withdraw
+
+    def _is_reached(self) -> bool:
+        """Tell whether the store answers; see what there is to mend, when it is time to."""
         if self._is_closed:
             return False
-        if not (self._absence.is_on or self._owed or self._shelter.can_withdraw):
-            return True
-        if self._absence.left > 0 or not self._mending.acquire(blocking=False):
-            return not self._absence.is_on
-        try:
-            return self._settle_up()
-        finally:
-            self._mending.release()
+        if (
+            self._needs_mending
+            and self._absence.left == 0
+            and self._mending.acquire(blocking=False)
+        ):
+            try:
+                self._settle_up()
+            finally:
+                self._mending.release()
+        return self._is_usable
 
-    def _settle_up(self) -> bool:
-        """Tell the store what it missed; False when it is still away."""
+    @property
+    def _is_usable(self) -> bool:
+        return self._answers or not self._absence.is_on
+
+    def _settle_up(self) -> None:
+        """Tell the store what it missed; only one that takes something in is back."""
+        answers = False
         try:
             while self._owed:
                 self._see(self._owed[0]()[1])
                 self._owed.popleft()
             self._see(self._store.depth())
-            self._move()
-        except SpoolError as error:
+            answers = True
+            if not self._move() and self._absence.is_on:
+                self._store.put(*_PROBE)
+        except Exception as error:  # of the store's, whatever it is; it is tried again
             self._miss(error)
-            return False
-        if self._absence.end():
-            self._sheltered_since = None
-        return True
+            self._answers = answers
+        else:
+            if self._absence.end():
+                self._sheltered_since = None
 
-    def _move(self) -> None:
-        """Move what was sheltered into the store."""
+    def _move(self) -> bool:
+        """Move what was sheltered into the store; False when that was nothing."""
+        if not self._shelter.can_withdraw:
+            return False
         while self._shelter.can_withdraw:
             self._moving = _MOVED_AT_A_TIME  # before the first of them is out
             records = self._shelter.withdraw(_MOVED_AT_A_TIME)
@@ -431,6 +443,7 @@ class DurableSpool:
                 self._moving = 0
                 if lost:
                     self._on_lost("overflow", lost)
+        return True
 
 
 def _may_hold(_kind: Kind, _first: Any, _last: Any) -> bool:

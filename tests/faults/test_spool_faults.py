@@ -107,6 +107,32 @@ def test_events_pass_by_a_redis_that_is_away(
     _assert_equation(agent)
 
 
+@pytest.mark.parametrize("name", ["full", "readonly"])
+def test_redis_that_answers_and_takes_nothing_in(
+    backend: Backend, make_agent: MakeAgent, redis: RedisServer, name: str
+) -> None:
+    """What it holds is delivered as far as it lets go, and nobody calls it durable."""
+    backend.down()
+    agent = make_agent(spool=redis.url)
+    keys = capture(agent, 50)
+    assert _is_spooled(agent, 50)
+    FAULTS[name].begin(redis)
+    keys += capture(agent, 50)
+    assert eventually(lambda: not agent.stats().durable)
+
+    backend.up()
+
+    held = 50 if name == "readonly" else 0
+    assert backend.wait_for(100 - held, 20.0)
+    assert eventually(lambda: agent.stats().pending <= held)
+    assert not agent.stats().durable
+    FAULTS[name].end(redis)
+    assert agent.flush(timeout=20.0)
+    assert backend.keys == set(keys)
+    assert eventually(lambda: agent.stats().durable)
+    _assert_equation(agent)
+
+
 def test_redis_down_at_the_start(
     backend: Backend, make_agent: MakeAgent, redis: RedisServer
 ) -> None:

@@ -23,12 +23,14 @@ class Faulty:
         store: a `Store`.
         calls: what was asked of it, by name.
         unheard: records that it lost in operations whose answer did not arrive.
+        error: what it raises.
     """
 
     def __init__(self, store: Any) -> None:
         self.store = store
         self.calls: Counter[str] = Counter()
         self.unheard = 0
+        self.error: type[Exception] = SpoolError
         self._lock = threading.Lock()  # guards the two below
         self._is_broken = False
         self._next: dict[str, tuple[bool, int]] = {}
@@ -62,11 +64,11 @@ class Faulty:
             self.calls[name] += 1
             fails = self._fault(name)
             if fails is False:
-                raise SpoolError(FAULT)
+                raise self.error(FAULT)
             result = operation(*args, **kwargs)
             if fails is True:
                 self.unheard += _lost(name, result)
-                raise SpoolError(FAULT)
+                raise self.error(FAULT)
             if (action := self._then.pop(name, None)) is not None:
                 action()
             return result

@@ -261,6 +261,158 @@ def test_close_counts_what_it_cannot_save(file: Home) -> None:
     assert agent.spool.close() == 0
 
 
+def _take_nothing_in(agent: Agent) -> None:
+    """Answer and give out, as a Redis without memory or a file on a full disk does."""
+    agent.store.fail("append", "put", times=1_000_000)
+
+
+def test_a_store_that_takes_nothing_in_is_not_back(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though it answers; not even when nothing is left that it would have to take."""
+    agent = home.agent()
+    _take_nothing_in(agent)
+    states = []
+
+    with caplog.at_level(logging.INFO, "guardagent"):
+        for n in range(20):
+            agent.spool.append([record(n)])
+            drained(agent.spool)
+            home.clock.advance(6.0)
+            agent.spool.tend()
+            states.append((agent.spool.durable, agent.spool.pending()))
+        come_back(home, agent)
+
+    assert states == [(False, 0)] * 20
+    assert agent.spool.durable
+    lines = [line.getMessage() for line in caplog.records]
+    assert ["away" in lines[0], "back" in lines[1], len(lines)] == [True, True, 2]
+
+
+def test_a_store_that_takes_nothing_in_is_emptied(home: Home) -> None:
+    """What it holds is delivered and settled, or its memory would never be free again."""
+    agent, other = home.agent(), home.spool()
+    agent.spool.append(records(4))
+    batch = claim(agent.spool, 2)
+    _take_nothing_in(agent)
+    agent.spool.append(records(1, start=4))
+    home.clock.advance(LEASE / 3)
+    home.age(LEASE / 3)
+    agent.spool.tend()
+
+    settled = agent.spool.ack(batch)
+    found = drained(agent.spool)
+
+    assert (settled, found) == (2, [key(4), key(2), key(3)])
+    assert (agent.spool.durable, agent.spool.balance(), drained(other)) == (False, 0, [])
+    assert agent.store.store.depth().records == 0
+
+
+def test_a_store_that_comes_and_goes_is_told_now_and_then(
+    file: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line when it goes and one when it comes, each twice a minute at most, with the number."""
+    agent = file.agent()
+
+    with caplog.at_level(logging.INFO, "guardagent"):
+        for _ in range(100):
+            if agent.spool.durable:
+                agent.store.fail("append")
+            agent.spool.append([record(0)])
+            file.clock.advance(1.0)
+            agent.spool.tend()
+
+    lines = [line.getMessage() for line in caplog.records]
+    assert ["away" in line for line in lines] == [True, False] * (len(lines) // 2)
+    assert 6 <= len(lines) <= 8
+    assert "times since this was last said" in lines[2]
+
+
+def test_an_outage_that_was_not_told_at_once_is_told_later(
+    file: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last line is true, however soon the store went away again."""
+    agent = file.agent()
+
+    with caplog.at_level(logging.INFO, "guardagent"):
+        for _ in range(2):
+            agent.store.break_down()
+            agent.spool.append([record(0)])
+            come_back(file, agent)
+        agent.store.break_down()
+        agent.spool.append([record(0)])
+        for _ in range(6):
+            file.clock.advance(6.0)
+            agent.spool.tend()
+
+    assert "away" in caplog.records[-1].getMessage()
+    assert not agent.spool.durable
+
+
+def test_a_store_that_soon_goes_away_again_is_asked_less_often(file: Home) -> None:
+    """Only after it has held for a while a failure counts as the first one."""
+    agent, waits = file.agent(), []
+
+    for held in (1.0, 1.0, 1.0, 20.0):
+        agent.store.break_down()
+        agent.spool.append([record(0)])
+        waits.append(agent.spool.tend())
+        come_back(file, agent)
+        file.clock.advance(held)
+    agent.store.break_down()
+    agent.spool.append([record(0)])
+    waits.append(agent.spool.tend())
+
+    assert waits == [0.5, 1.0, 2.0, 4.0, 0.5]
+
+
+_CALLS = ["append", "claim", "settle", "expire", "depth", "holds", "get", "renew", "give_back"]
+
+
+@pytest.mark.parametrize("name", _CALLS)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_any_exception_of_a_store_is_an_outage(file: Home, name: str, after: bool) -> None:
+    """A fault of its own, or a limit nobody thought of: told, done without, and nothing lost."""
+    agent = file.agent()
+    agent.store.error = UnicodeError
+    agent.spool.append(records(2))
+    ticket, batch = agent.spool.ticket(), claim(agent.spool, 1)
+    agent.store.fail(name, after=after, times=2)
+
+    file.clock.advance(LEASE / 2)
+    agent.spool.append([record(2)])
+    agent.spool.look()
+    agent.spool.tend()
+    agent.spool.get("rules")
+    agent.spool.is_settled(ticket)
+    agent.spool.expire(0.0)
+    agent.spool.ack(batch)
+    rest = drained(agent.spool)
+    agent.spool.hand_back()
+    come_back(file, agent)
+    file.pass_time(LEASE + 1)  # a claim without an answer is a lease that nobody knows of
+    rest += drained(file.spool())
+
+    assert {type(error) for error in agent.errors} <= {UnicodeError}
+    assert set(rest) == {key(1), key(2)}
+    assert agent.spool.durable
+    assert agent.spool.close() == 0
+
+
+def test_close_survives_a_store_that_cannot_close(file: Home) -> None:
+    """Stopping an agent never raises."""
+    agent = file.agent()
+    agent.spool.append(records(2))
+
+    def close() -> None:
+        raise UnicodeError
+
+    agent.store.close = close
+
+    assert agent.spool.close() == 0
+    assert [type(error) for error in agent.errors] == [UnicodeError]
+
+
 # -- settlements ---------------------------------------------------------------------------------
 
 
