@@ -21,11 +21,12 @@ from guardagent._sources import Sources
 from guardagent.config import AgentConfig
 from guardagent.control import Control
 from guardagent.delivery import Delivery
+from guardagent.drain import LINGER, LINGER_DURABLE, SLICE, Drain
 from guardagent.encoding import Encoder
 from guardagent.fields import Item
 from guardagent.health import Health
 from guardagent.hooks import event_hook
-from guardagent.intake import LINGER, LINGER_DURABLE, SLICE, Drain, Intake, Marker
+from guardagent.intake import Intake, Marker
 from guardagent.redaction import Redactor
 from guardagent.spool.address import open_spool
 from guardagent.status import AgentStatus, Callbacks, DropReason, Ledger, Losses, Stats

@@ -13,10 +13,11 @@ import pytest
 from guardagent import BufferFull, SecurityEvent, SecurityMetric
 from guardagent._clock import Bell
 from guardagent._quiet import MUTED
+from guardagent.drain import LINGER, SLICE, Drain
 from guardagent.encoding import Encoder
 from guardagent.errors import EncodeError, TooLargeError
 from guardagent.fields import Fields, Item, Kind, take_event, take_metric
-from guardagent.intake import LINGER, SLICE, Drain, Intake, Marker, release
+from guardagent.intake import Intake, Marker, release
 from guardagent.redaction import Redactor
 from guardagent.spool import MemorySpool
 from guardagent.status import Callbacks, Ledger

@@ -1,0 +1,196 @@
+"""What the first of the agent's threads does: it moves what was captured into the spool.
+
+Owns: what is in hand on that way. In: items out of the queue. Out: encoded records in the spool, in
+the order of capture. Never waits for the backend.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from itertools import takewhile
+from typing import Any
+
+from guardagent._clock import Clock
+from guardagent._quiet import quiet
+from guardagent.encoding import Encoder, Record
+from guardagent.errors import EncodeError, TooLargeError
+from guardagent.fields import Fields, Item, Kind, named
+from guardagent.intake import Intake, Marker, release
+from guardagent.spool.protocol import Spool
+from guardagent.status import Callbacks, DropReason, Ledger
+
+__all__ = ["LINGER", "LINGER_DURABLE", "SLICE", "Drain"]
+
+#: Seconds the drain waits for more after the first event, so that one wake-up serves many. An event
+#: is as safe in the queue as in a spool in memory; on its way to a durable one it must hurry.
+LINGER = 0.25
+LINGER_DURABLE = 0.02
+#: Events encoded before other threads get their turn: about a millisecond of work.
+SLICE = 100
+#: How long that turn is at least, in seconds; a wait of 0 would not let the GIL go.
+_BREATH = 0.00005
+_NEVER = sys.maxsize
+
+
+class Drain:
+    """Moves what was captured into the spool: hook, redaction, encoding.
+
+    `turn` does one slice of work; a thread repeats it. Work in hand is kept on the object, so an
+    exception, or the death of the thread, in the middle of a slice loses nothing.
+
+    Args:
+        linger: seconds to wait for more after the first event of a burst.
+        enough: events that end this wait.
+        waits_for_room: leave events in the queue while the spool is full.
+        on_spooled: called after each slice.
+        on_marker: given each marker when all before it is in the spool.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        spool: Spool,
+        encoder: Encoder,
+        ledger: Ledger,
+        callbacks: Callbacks,
+        clock: Clock,
+        *,
+        on_spooled: Callable[[], None],
+        on_marker: Callable[[Marker], None],
+        before_send: Callable[[Kind, Fields], Fields | None] | None = None,
+        waits_for_room: bool = False,
+        linger: float = LINGER_DURABLE,
+        enough: int = _NEVER,
+    ) -> None:
+        self._intake = intake
+        self._spool = spool
+        self._encode = {"events": encoder.event, "metrics": encoder.metric}
+        self._ledger = ledger
+        self._callbacks = callbacks
+        self._clock = clock
+        self._before_send = before_send
+        self._waits_for_room = waits_for_room
+        self._on_spooled = on_spooled
+        self._on_marker = on_marker
+        self._linger = linger
+        self._enough = enough
+        self._in_hand: list[Any] = []
+        self._lingered = False
+        self._is_closed = False
+        #: True while it waits for room in the spool.
+        self.is_held_up = False
+
+    @property
+    def depth(self) -> int:
+        """Events and metrics taken from the queue and not in the spool yet."""
+        return sum(1 for item in list(self._in_hand) if not isinstance(item, Marker))
+
+    def close(self) -> int:
+        """Let go of what is in hand; return the number of events and metrics lost."""
+        self._is_closed = True
+        left, self._in_hand = self._in_hand, []
+        return release(left)
+
+    def turn(self) -> float | None:
+        """Do one slice; return the seconds to wait before the next, None to wait for the bell."""
+        room = self._room() if self._waits_for_room else SLICE
+        self.is_held_up = room == 0
+        if self.is_held_up:
+            return 1.0  # delivery rings as soon as it made room
+        intake = self._intake
+        if not self._in_hand:
+            if not intake.queue:
+                self._lingered = False
+                return None if intake.arm() else 0.0
+            if not self._lingered and len(intake.queue) < SLICE and not intake.markers:
+                self._lingered = True
+                intake.relax(self._enough)
+                return self._linger
+            self._in_hand = intake.take(min(SLICE, room))
+        self._work()
+        self._on_spooled()
+        return _BREATH
+
+    def _room(self) -> int:
+        if self._spool.room() == 0:
+            self._spool.look()  # another process may have made some
+        return self._spool.room()
+
+    def _work(self) -> None:
+        while self._in_hand:
+            if isinstance(self._in_hand[0], Marker):
+                marker = self._in_hand[0]
+                self._on_marker(
+                    marker
+                )  # first: handed on twice it does no harm, forgotten it would
+                self._intake.markers.discard(marker)
+                self._in_hand = self._in_hand[1:]
+            else:
+                self._encode_run(list(takewhile(_is_event, self._in_hand)))
+
+    def _encode_run(self, run: list[Item]) -> None:
+        now = self._clock.now()
+        records: list[Record] = []
+        done = 0
+        try:
+            for item in run:
+                record = self._record(item, now)
+                if record is not None:
+                    records.append(record)
+                done += 1
+        finally:
+            # Whatever happened, what is encoded is kept and what is not is tried again; after
+            # `close`, all of it is counted already.
+            if not self._is_closed:
+                self._append(records)
+                self._in_hand = self._in_hand[done:]
+
+    def _append(self, records: list[Record]) -> None:
+        if records:
+            lost = self._spool.append(records)
+            if lost:
+                self._ledger.drop("overflow", lost)
+
+    def _record(self, item: Item, now: float) -> Record | None:
+        kind = item[0]
+        try:
+            fields = named(item)
+            if self._before_send is not None:
+                given = self._filter(kind, fields)
+                if given is None or self._is_closed:
+                    return None
+                fields = given
+            return self._encode[kind](fields, now)
+        except TooLargeError as error:
+            self._lose("too_large", error)
+        except EncodeError as error:
+            self._lose("unencodable", error)
+        except Exception as error:  # values can be anything; only this event is lost, and counted
+            self._lose("unencodable", error)
+        return None
+
+    def _filter(self, kind: Kind, fields: Fields) -> Fields | None:
+        assert self._before_send is not None
+        try:
+            with quiet():
+                given = self._before_send(kind, fields)
+        except BaseException as error:  # the application's code, sys.exit() included: fails closed
+            self._drop("hook_failed")
+            self._callbacks.error("before_send", error)
+            return None
+        if given is None:
+            self._drop("filtered")
+        return given
+
+    def _lose(self, reason: DropReason, error: Exception) -> None:
+        self._drop(reason)
+        self._callbacks.error("encode", error)
+
+    def _drop(self, reason: DropReason) -> None:
+        if not self._is_closed:
+            self._ledger.drop(reason)
+
+
+def _is_event(item: Any) -> bool:
+    return not isinstance(item, Marker)
