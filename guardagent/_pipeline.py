@@ -21,7 +21,7 @@ from guardagent._sources import Sources
 from guardagent.config import AgentConfig
 from guardagent.control import Control
 from guardagent.delivery import Delivery
-from guardagent.drain import LINGER, LINGER_DURABLE, SLICE, Drain
+from guardagent.drain import LINGER, LINGER_DURABLE, SLICE, TOGETHER, Drain, Pace
 from guardagent.encoding import Encoder
 from guardagent.fields import Item
 from guardagent.health import Health
@@ -122,11 +122,7 @@ class Pipeline:
             clock,
             before_send=event_hook(config.before_send),
             waits_for_room=config.overflow != "drop_oldest",
-            linger=min(
-                LINGER if config.spool == "memory://" else LINGER_DURABLE, config.flush_interval / 4
-            ),
-            # Who asks for very small batches wants to see them at once.
-            enough=config.buffer_size if config.buffer_size < SLICE else config.queue_capacity,
+            pace=_pace_of(config),
             on_spooled=self._spooled,
             on_marker=self._delivery.receive,
         )
@@ -323,7 +319,7 @@ class Pipeline:
             pending=self.pending,
             in_flight=self._delivery.in_flight,
             breaker=self._delivery.breaker.state,
-            durable=self._spool.durable,
+            durable=self._spool.durable and not self._drain.is_late,
             spool_bytes=self._spool.nbytes(),
             spool_pending=self._spool.pending(),
             spooled=self._spool.balance(),
@@ -430,3 +426,13 @@ class Pipeline:
 
     def _left(self, deadline: float) -> float:
         return max(0.0, deadline - self._clock.monotonic())
+
+
+def _pace_of(config: AgentConfig) -> Pace:
+    is_memory = config.spool == "memory://"
+    return Pace(
+        linger=min(LINGER if is_memory else LINGER_DURABLE, config.flush_interval / 4),
+        # Who asks for very small batches wants to see them at once.
+        enough=config.buffer_size if config.buffer_size < SLICE else config.queue_capacity,
+        together=SLICE if is_memory else TOGETHER,
+    )

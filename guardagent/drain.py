@@ -11,6 +11,9 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import Any
 
+import attrs
+
+from guardagent._backlog import Backlog
 from guardagent._clock import Clock
 from guardagent._quiet import quiet
 from guardagent.encoding import Encoder, Record
@@ -20,7 +23,7 @@ from guardagent.intake import Intake, Marker, release
 from guardagent.spool.protocol import Spool
 from guardagent.status import Callbacks, DropReason, Ledger
 
-__all__ = ["LINGER", "LINGER_DURABLE", "SLICE", "Drain"]
+__all__ = ["LINGER", "LINGER_DURABLE", "SLICE", "TOGETHER", "Drain", "Pace"]
 
 #: Seconds the drain waits for more after the first event, so that one wake-up serves many. An event
 #: is as safe in the queue as in a spool in memory; on its way to a durable one it must hurry.
@@ -28,22 +31,41 @@ LINGER = 0.25
 LINGER_DURABLE = 0.02
 #: Events encoded before other threads get their turn: about a millisecond of work.
 SLICE = 100
+#: Records put into a durable spool in one operation, at most, and their bytes but for the last
+#: slice's: with a store far away the operations are what takes time, however little is in them.
+TOGETHER, _TOGETHER_BYTES = 1_000, 768 * 1024
+#: Seconds in the queue, or in hand, after which an event is not on its way to the spool but waits.
+_LATE = 1.0
 #: How long that turn is at least, in seconds; a wait of 0 would not let the GIL go.
 _BREATH = 0.00005
 _NEVER = sys.maxsize
 
 
+@attrs.frozen(kw_only=True)
+class Pace:
+    """How soon what was captured goes into the spool, and how much of it at a time.
+
+    Args:
+        linger: seconds to wait for more after the first event of a burst, and to encode for.
+        enough: events that end this wait.
+        together: records put into the spool in one operation.
+    """
+
+    linger: float = LINGER_DURABLE
+    enough: int = _NEVER
+    together: int = SLICE
+
+
 class Drain:
     """Moves what was captured into the spool: hook, redaction, encoding.
 
-    `turn` does one slice of work; a thread repeats it. Work in hand is kept on the object, so an
+    `turn` encodes one slice; a thread repeats it. What is encoded goes into the spool when nothing
+    more waits, or when it is a lot. Work in hand is kept on the object, so an
     exception, or the death of the thread, in the middle of a slice loses nothing.
 
     Args:
-        linger: seconds to wait for more after the first event of a burst.
-        enough: events that end this wait.
         waits_for_room: leave events in the queue while the spool is full.
-        on_spooled: called after each slice.
+        on_spooled: called whenever something was put into the spool.
         on_marker: given each marker when all before it is in the spool.
     """
 
@@ -60,8 +82,7 @@ class Drain:
         on_marker: Callable[[Marker], None],
         before_send: Callable[[Kind, Fields], Fields | None] | None = None,
         waits_for_room: bool = False,
-        linger: float = LINGER_DURABLE,
-        enough: int = _NEVER,
+        pace: Pace,
     ) -> None:
         self._intake = intake
         self._spool = spool
@@ -73,9 +94,12 @@ class Drain:
         self._waits_for_room = waits_for_room
         self._on_spooled = on_spooled
         self._on_marker = on_marker
-        self._linger = linger
-        self._enough = enough
+        self._pace = pace
         self._in_hand: list[Any] = []
+        self._encoded: list[Record] = []
+        self._nbytes = 0  # of these
+        self._begun_at = 0.0  # when the first of these was taken
+        self._backlog = Backlog()
         self._lingered = False
         self._is_closed = False
         #: True while it waits for room in the spool.
@@ -84,33 +108,54 @@ class Drain:
     @property
     def depth(self) -> int:
         """Events and metrics taken from the queue and not in the spool yet."""
-        return sum(1 for item in list(self._in_hand) if not isinstance(item, Marker))
+        in_hand = sum(1 for item in list(self._in_hand) if not isinstance(item, Marker))
+        return in_hand + len(self._encoded)
+
+    @property
+    def is_late(self) -> bool:
+        """Tell whether an event waits for the spool, instead of being on its way there."""
+        return self._clock.monotonic() - self._backlog.since > _LATE
 
     def close(self) -> int:
         """Let go of what is in hand; return the number of events and metrics lost."""
         self._is_closed = True
         left, self._in_hand = self._in_hand, []
-        return release(left)
+        encoded, self._encoded = self._encoded, []
+        return release(left) + len(encoded)
 
     def turn(self) -> float | None:
         """Do one slice; return the seconds to wait before the next, None to wait for the bell."""
-        room = self._room() if self._waits_for_room else SLICE
+        intake, now = self._intake, self._clock.monotonic()
+        self._backlog.see(len(intake.queue) + self.depth, now)
+        room = self._room() if self._waits_for_room else self._pace.together
         self.is_held_up = room == 0
         if self.is_held_up:
             return 1.0  # delivery rings as soon as it made room
-        intake = self._intake
-        if not self._in_hand:
+        if not self._in_hand and not self._encoded:
             if not intake.queue:
                 self._lingered = False
                 return None if intake.arm() else 0.0
             if not self._lingered and len(intake.queue) < SLICE and not intake.markers:
                 self._lingered = True
-                intake.relax(self._enough)
-                return self._linger
-            self._in_hand = intake.take(min(SLICE, room))
+                intake.relax(self._pace.enough)
+                return self._pace.linger
+            self._begun_at = now
+        if not self._in_hand:
+            self._in_hand = intake.take(min(SLICE, room - len(self._encoded)))
         self._work()
-        self._on_spooled()
+        if self._is_enough(room):
+            self._keep()
+            self._on_spooled()
         return _BREATH
+
+    def _is_enough(self, room: int) -> bool:
+        """Tell whether what is encoded has to go into the spool now."""
+        return (
+            not self._intake.queue
+            or len(self._encoded) >= min(self._pace.together, room)
+            or self._nbytes >= _TOGETHER_BYTES
+            or self._clock.monotonic() - self._begun_at >= self._pace.linger
+        )
 
     def _room(self) -> int:
         if self._spool.room() == 0:
@@ -121,6 +166,7 @@ class Drain:
         while self._in_hand:
             if isinstance(self._in_hand[0], Marker):
                 marker = self._in_hand[0]
+                self._keep()  # what was captured before it
                 self._on_marker(
                     marker
                 )  # first: handed on twice it does no harm, forgotten it would
@@ -143,12 +189,18 @@ class Drain:
             # Whatever happened, what is encoded is kept and what is not is tried again; after
             # `close`, all of it is counted already.
             if not self._is_closed:
-                self._append(records)
+                self._encoded += records
                 self._in_hand = self._in_hand[done:]
+                self._nbytes += sum(len(record.body) for record in records)
+                self._backlog.leave(done - len(records))
 
-    def _append(self, records: list[Record]) -> None:
+    def _keep(self) -> None:
+        """Put what is encoded into the spool; rather twice, under the same keys, than never."""
+        records = self._encoded
         if records:
             lost = self._spool.append(records)
+            self._encoded, self._nbytes = [], 0
+            self._backlog.leave(len(records))
             if lost:
                 self._ledger.drop("overflow", lost)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.faults.scripts import FORKING, Run
 from tests.faults.spools import Nurseries, Place, eventually
 from tests.support.accounts import assert_balanced, bounded, capture, repeats
 from tests.support.backend import Backend
+from tests.support.distance import Distance
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
@@ -131,6 +133,38 @@ def test_redis_that_answers_and_takes_nothing_in(
     assert backend.keys == set(keys)
     assert eventually(lambda: agent.stats().durable)
     _assert_equation(agent)
+
+
+def test_redis_far_away_loses_nothing(
+    backend: Backend, make_agent: MakeAgent, redis: RedisServer
+) -> None:
+    """Each operation takes 100 ms: many events go with one, and no queue runs over."""
+    with Distance(redis.port, 0.05) as distance:
+        url = f"redis://127.0.0.1:{distance.port}/0"
+        agent = make_agent(spool=url, queue_capacity=1_000)
+        keys: list[str] = []
+        for _ in range(300):
+            keys += capture(agent, 20)
+            threading.Event().wait(0.01)
+
+        assert agent.flush(timeout=30.0)
+        assert agent.stats().dropped["overflow"] == 0
+        assert backend.keys == set(keys)
+        _assert_equation(agent)
+        assert agent.stop(timeout=20.0)
+
+
+def test_events_that_wait_for_a_redis_that_does_not_answer_are_not_durable(
+    make_agent: MakeAgent, redis: RedisServer
+) -> None:
+    """Before anybody knows what has become of it."""
+    with Distance(redis.port, 1.0) as distance:
+        agent = make_agent(spool=f"redis://127.0.0.1:{distance.port}/0?socket_timeout=60")
+
+        capture(agent, 5)
+
+        assert eventually(lambda: not agent.stats().durable)
+        assert eventually(lambda: agent.stats().durable and agent.stats().spool_pending == 5)
 
 
 def test_redis_down_at_the_start(
