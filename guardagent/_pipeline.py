@@ -69,6 +69,7 @@ class Pipeline:
         self._losses = Losses(self.ledger, self._callbacks, clock)
         self._health = Health(config, clock)
         self._drain_bell, self._delivery_bell, self._control_bell = Bell(), Bell(), Bell()
+        self._spool_bell = Bell()
         self._build_rooms()
         self._build_transports(make_transport, has_control=has_control)
         self._build_loops()
@@ -101,7 +102,7 @@ class Pipeline:
             clock,
             on_lost=self.ledger.drop,
             on_error=partial(self._callbacks.error, "spool"),
-            wake=self._drain_bell.ring,
+            wake=self._spool_bell.ring,
         )
         self._delivery = Delivery(
             config,
@@ -163,6 +164,10 @@ class Pipeline:
         if self.control is not None:
             turn = self.control.turn
             self._loops.append(Loop("guardagent-control", turn, self._control_bell, crashed))
+        if self._config.spool != "memory://":
+            # Any other thread may be busy for longer than a lease: in a hook, in a request.
+            tend = self._spool.tend
+            self._loops.append(Loop("guardagent-spool", tend, self._spool_bell, crashed))
 
     def _pause_control(self, seconds: float) -> bool:
         return self.control is not None and self.control.pause(seconds)
@@ -377,7 +382,8 @@ class Pipeline:
             self.start_intake()
 
     def _spooled(self) -> None:
-        self._delivers.ensure()
+        for loop in self._loops[1:]:
+            loop.ensure()
         self._delivery.look()
         self._losses.report()
 
@@ -387,8 +393,8 @@ class Pipeline:
         wait = self._drain.turn()
         if wait is None:
             self._losses.report()
-        waits = (wait, self._sources.turn(), self._spool.tend())
-        return min((one for one in waits if one is not None), default=None)
+        look_in = self._sources.turn()
+        return min((one for one in (wait, look_in) if one is not None), default=None)
 
     def _deliver(self) -> float | None:
         wait = self._delivery.turn()

@@ -100,6 +100,7 @@ class Delivery:
         self._resume_at = 0.0
         self._failures = 0
         self._complained_at: float | None = None
+        self._sending: Batch | None = None
         #: Records in the request that is being sent.
         self.in_flight = 0
         #: Set when nothing is to be sent any more.
@@ -142,8 +143,12 @@ class Delivery:
             self._arrived.popleft().done.set()
 
     def pause(self, seconds: float) -> bool:
-        """Wait before a retry; False as soon as the last round begins or is over."""
-        return pause(seconds, self._clock, self._bell, self._is_ending)
+        """Wait before a retry; False when there is none.
+
+        That is as soon as the last round begins or is over, and when another process has the batch.
+        """
+        has_waited = pause(seconds, self._clock, self._bell, self._is_ending)
+        return has_waited and (self._sending is None or self._spool.is_ours(self._sending))
 
     def _is_ending(self) -> bool:
         return self.is_closing or self._farewell is not None
@@ -246,11 +251,11 @@ class Delivery:
         batch = self._spool.claim(limit, self._max_bytes, self._clock.now())
         if batch is None:
             return False
-        self.in_flight = len(batch)
+        self._sending, self.in_flight = batch, len(batch)
         try:
             self._attempt(batch, farewell)
         finally:
-            self.in_flight = 0
+            self._sending, self.in_flight = None, 0
         return True
 
     def _attempt(self, batch: Batch, farewell: _Farewell | None) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -149,6 +149,7 @@ class DurableSpool:
 
     def claim(self, limit: int, max_bytes: int, now: float) -> Batch | None:
         """Hand out released batches, then what was sheltered, then the store's oldest."""
+        self._renew()
         batch = self._holding.next() or self._shelter.claim(limit, max_bytes, now)
         while batch is None:
             name = new_batch_id(now)
@@ -330,15 +331,39 @@ class DurableSpool:
         due_in = min(due_at) - self._clock.monotonic()
         return None if due_in == _NEVER else max(0.05, due_in)
 
+    def is_ours(self, batch: Batch) -> bool:
+        """Tell whether nobody has taken it over while this process stood still."""
+        self._renew()
+        return not isinstance(batch.position, Place) or self._holding.has(batch)
+
     def _renew(self) -> None:
-        """Begin the leases on what is held anew, if it is time to."""
+        """Begin the leases on what is held anew, if it is time to; let go of what is not ours.
+
+        Several threads may do it at the same time: none goes on before it has had an answer.
+        """
         now = self._clock.monotonic()
-        if now >= self._renew_at:
-            held = self._holding.ids()
-            # One turn more than needed: a claim made meanwhile must not go without.
-            self._renew_at = now + self._renewal if held else _NEVER
-            if held:
-                self._ask(lambda: self._store.renew(held), None)
+        if now < self._renew_at:
+            return
+        held = self._holding.ids()
+        if not held:
+            self._renew_at = _NEVER
+            held = self._holding.ids()  # clear, then look: a claim sets it only when it is not set
+            if not held:
+                return
+        mine, depth = self._ask(partial(self._store.renew, held), ({}, None))
+        if depth is not None:
+            self._renew_at = now + self._renewal
+            self._see(depth)
+            self._forgo(held, mine)
+
+    def _forgo(
+        self, held: Mapping[Kind, Sequence[Any]], mine: Mapping[Kind, Sequence[Any]]
+    ) -> None:
+        lost = {kind: set(ids).difference(mine.get(kind, ())) for kind, ids in held.items()}
+        if any(lost.values()):
+            rest = self._holding.forgo(lost, self._depth.generation)
+            if any(rest.values()):
+                self._ask(partial(self._store.give_back, rest), None)
 
     def hand_back(self) -> None:
         """End the leases on what is held: the process may end at any moment from now on."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, get_args
 
 import attrs
@@ -43,9 +44,10 @@ class Holding:
     """Thread-safe; never waits for anything."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # guards the three below
+        self._lock = threading.RLock()  # guards the four below
         self._released: dict[Kind, deque[Batch]] = {kind: deque() for kind in _KINDS}
         self._out: list[Batch] = []
+        self._strayed: list[Batch] = []  # those out that are another process's now
         self._records = 0
 
     def __len__(self) -> int:
@@ -75,13 +77,22 @@ class Holding:
             if batch not in self._out:
                 return False
             self._out.remove(batch)
+            if batch in self._strayed:
+                self._strayed.remove(batch)
             self._records -= len(batch)
             return True
 
-    def release(self, batch: Batch) -> None:
-        """Take it back, to be the next."""
+    def has(self, batch: Batch) -> bool:
+        """Tell whether it is out, and this process's still."""
         with self._lock:
-            if batch in self._out:
+            return batch in self._out and batch not in self._strayed
+
+    def release(self, batch: Batch) -> None:
+        """Take it back, to be the next; one that is another's now goes for good."""
+        with self._lock:
+            if batch in self._strayed:
+                self.remove(batch)
+            elif batch in self._out:
                 self._out.remove(batch)
                 self._released[batch.kind].appendleft(batch)
 
@@ -92,7 +103,9 @@ class Holding:
         first = batch.part(0, middle, place.part(0, middle))
         second = batch.part(middle, len(batch), place.part(middle, len(batch)))
         with self._lock:
-            if batch in self._out:
+            if batch in self._strayed:
+                self.remove(batch)
+            elif batch in self._out:
                 self._out.remove(batch)
                 self._released[batch.kind].extendleft((second, first))
 
@@ -105,6 +118,32 @@ class Holding:
                     gone.append(batches.popleft())
             self._records -= sum(map(len, gone))
         return gone
+
+    def forgo(
+        self, lost: Mapping[Kind, AbstractSet[Any]], generation: str
+    ) -> dict[Kind, list[Any]]:
+        """Let go of batches of which records are another's now; return the ids of the rest of them.
+
+        What is out cannot be called back, and its answer may settle it all the same.
+
+        Args:
+            lost: ids of these records.
+            generation: of the store that said so.
+        """
+        rest: dict[Kind, list[Any]] = {}
+        with self._lock:
+            for batch in self._all():
+                place: Place = batch.position
+                gone = lost.get(batch.kind, frozenset())
+                if place.generation != generation or gone.isdisjoint(place.ids):
+                    continue
+                rest.setdefault(batch.kind, []).extend(id_ for id_ in place.ids if id_ not in gone)
+                if batch in self._out:
+                    self._strayed += [] if batch in self._strayed else [batch]
+                else:
+                    self._released[batch.kind].remove(batch)
+                    self._records -= len(batch)
+        return rest
 
     def is_older_than(self, generation: str) -> bool:
         """Tell whether something is held that another generation of the store knew."""
@@ -124,6 +163,7 @@ class Holding:
         with self._lock:
             held = self.ids()
             self._out.clear()
+            self._strayed.clear()
             for batches in self._released.values():
                 batches.clear()
             self._records = 0

@@ -100,6 +100,10 @@ class Spool(Protocol):
         """Take a batch back to be claimed again, first and whole, with its id."""
         ...
 
+    def is_ours(self, batch: Batch) -> bool:
+        """Tell whether a claimed batch is still this process's; asked before it is sent again."""
+        ...
+
     def split(self, batch: Batch) -> None:
         """Take a batch of two records or more back as two halves, to be claimed first."""
         ...

@@ -158,18 +158,23 @@ class RedisStore:
             gone, depth = gone + n, _depth(*counts)
         return gone, depth or self.depth()
 
-    def renew(self, held: Mapping[Kind, Sequence[Id]]) -> None:
+    def renew(self, held: Mapping[Kind, Sequence[Id]]) -> tuple[Mapping[Kind, Sequence[Id]], Depth]:
         """Set the idle time of this owner's to zero."""
-        self._hand(held, self._owner, 0)
+        return self._hand(held, self._owner, 0)
 
     def give_back(self, held: Mapping[Kind, Sequence[Id]]) -> None:
         """Let nobody hold them, and for longer than any lease."""
         self._hand(held, _NOBODY, _LONG_AGO)
 
-    def _hand(self, held: Mapping[Kind, Sequence[Id]], receiver: str, idle: int) -> None:
+    def _hand(
+        self, held: Mapping[Kind, Sequence[Id]], receiver: str, idle: int
+    ) -> tuple[Mapping[Kind, Sequence[Id]], Depth]:
         runs = [write_runs(held.get(kind, ())) for kind in _KINDS]
-        if any(runs):
-            self._run(scripts.RENEW, self._owner, receiver, idle, *runs)
+        *found, records, nbytes, generation = self._run(
+            scripts.RENEW, self._owner, receiver, idle, *runs
+        )
+        ids = [[read_id(id_) for id_ in some.split()] for some in found]
+        return dict(zip(_KINDS, ids, strict=True)), _depth(records, nbytes, generation)
 
     def expire(self, before: float) -> tuple[int, Depth]:
         """Delete from the front of what nobody holds, until a record is young enough."""

@@ -71,13 +71,15 @@ return with_depth(generation, {gone})
 RENEW = Script(
     PRELUDE
     + """
-local owner, receiver, idle = ARGV[1], ARGV[2], ARGV[3]
+local owner, receiver, idle, found = ARGV[1], ARGV[2], ARGV[3], {}
+local generation = opened()
 for i, kind in ipairs(KINDS) do
   local ids = held(kind, ARGV[3 + i], owner)
   in_slices(ids, {'XCLAIM', STREAMS[kind], GROUP, receiver, 0}, {'IDLE', idle, 'JUSTID'})
+  found[i] = table.concat(ids, ' ')
 end
 if receiver ~= owner then call('HDEL', STATE, 'swept') end
-return 1
+return with_depth(generation, found)
 """
 )
 

@@ -135,26 +135,40 @@ class SQLiteStore:
 
         return self._file.transaction(work)
 
-    def renew(self, held: Mapping[Kind, Sequence[Id]]) -> None:
+    def renew(self, held: Mapping[Kind, Sequence[Id]]) -> tuple[Mapping[Kind, Sequence[Id]], Depth]:
         """Move their deadlines."""
         deadline = self._clock.monotonic() + self._lease
-        self._touch(held, self._owner, deadline)
+
+        def work(db: sqlite3.Connection) -> tuple[Mapping[Kind, Sequence[Id]], Depth]:
+            self._touch(db, held, self._owner, deadline)
+            mine = {kind: self._leased(db, kind, ids) for kind, ids in held.items()}
+            return mine, self._depth(db)
+
+        return self._file.transaction(work)
+
+    def _leased(self, db: sqlite3.Connection, kind: Kind, ids: Sequence[Id]) -> list[Id]:
+        query = "SELECT first, last FROM leases WHERE owner = ? AND kind = ?"
+        spans = db.execute(query, (self._owner, kind)).fetchall()
+        return [id_ for id_ in ids if any(first <= id_ <= last for first, last in spans)]
 
     def give_back(self, held: Mapping[Kind, Sequence[Id]]) -> None:
         """Let the leases end now."""
-        self._touch(held, "", 0.0)
+        self._file.transaction(lambda db: self._touch(db, held, "", 0.0))
 
-    def _touch(self, held: Mapping[Kind, Sequence[Id]], owner: str, deadline: float) -> None:
-        def work(db: sqlite3.Connection) -> None:
-            for kind, ids in held.items():
-                for first, last in _spans(ids):
-                    db.execute(
-                        "UPDATE leases SET owner = ?, deadline = ?"
-                        " WHERE owner = ? AND kind = ? AND first <= ? AND last >= ?",
-                        (owner, deadline, self._owner, kind, last, first),
-                    )
-
-        self._file.transaction(work)
+    def _touch(
+        self,
+        db: sqlite3.Connection,
+        held: Mapping[Kind, Sequence[Id]],
+        owner: str,
+        deadline: float,
+    ) -> None:
+        for kind, ids in held.items():
+            for first, last in _spans(ids):
+                db.execute(
+                    "UPDATE leases SET owner = ?, deadline = ?"
+                    " WHERE owner = ? AND kind = ? AND first <= ? AND last >= ?",
+                    (owner, deadline, self._owner, kind, last, first),
+                )
 
     def expire(self, before: float) -> tuple[int, Depth]:
         """Delete what lies behind the heads and is too old."""

@@ -124,8 +124,8 @@ class Store(Protocol):
         """Put records among the dead letters; return how many of them were still there."""
         ...
 
-    def renew(self, held: Mapping[Kind, Sequence[Id]]) -> None:
-        """Begin the leases of these records anew."""
+    def renew(self, held: Mapping[Kind, Sequence[Id]]) -> tuple[Mapping[Kind, Sequence[Id]], Depth]:
+        """Begin the leases of these records anew; return those that are leased to this process."""
         ...
 
     def give_back(self, held: Mapping[Kind, Sequence[Id]]) -> None:

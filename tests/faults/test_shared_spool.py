@@ -8,9 +8,10 @@ from typing import Any
 import attrs
 import pytest
 
+from tests.conftest import MakeAgent
 from tests.faults.spools import Nurseries, Place
-from tests.support.accounts import repeats
-from tests.support.answers import Accept
+from tests.support.accounts import capture, repeats
+from tests.support.answers import Accept, Status
 from tests.support.backend import Backend
 from tests.support.wire import Exchange
 
@@ -82,6 +83,50 @@ def test_batch_of_a_frozen_owner_is_counted_once(
     assert set(repeats(backend.received)) == frozen.keys()
     assert (first["delivered"], second["delivered"]) == (0, 51)
     _assert_counted_once(backend, [first, second])
+
+
+@pytest.mark.slow
+def test_frozen_owner_sends_nothing_that_another_has_sent(
+    backend: Backend, nurseries: Callable[[int], Nurseries], place: Place
+) -> None:
+    """What it had in hand, refused and to be tried again, is no longer its own after the thaw."""
+    backend.default = Status(503, {}, b"")
+    start, start_heir = nurseries(2).starts()
+
+    frozen = start("empty", place.settings(), events=50)
+    assert backend.wait_for_requests(2)
+    frozen.freeze()
+    backend.default = Accept()
+    heir = start_heir("empty", place.settings(), events=1, least=51)
+    (second,) = heir.wait()
+    frozen.thaw()
+    (first,) = frozen.wait()
+
+    assert backend.keys == frozen.keys() | heir.keys()
+    assert repeats(backend.received) == []
+    assert (first["delivered"], second["delivered"]) == (0, 51)
+    _assert_counted_once(backend, [first, second])
+
+
+@pytest.mark.slow
+def test_owner_that_is_busy_keeps_its_batch(
+    backend: Backend, make_agent: MakeAgent, place: Place
+) -> None:
+    """Several leases long one thread is in a hook of the application's, and one in a request."""
+    backend.default = Late(1.6)
+    agent = make_agent(
+        **place.settings(),
+        before_send=lambda event: event if event.reason != "slow" or backend.wait_for(20) else None,
+    )
+    keys = capture(agent, 20)
+    assert backend.wait_for_requests(1)
+    keys += capture(agent, 1, reason="slow")
+
+    make_agent(**place.settings()).start()
+
+    assert backend.wait_for(21, 20.0)
+    assert agent.flush(timeout=20.0)
+    assert sorted(backend.received) == sorted(keys)
 
 
 def _assert_counted_once(backend: Backend, workers: list[dict[str, Any]]) -> None:

@@ -675,6 +675,55 @@ def test_who_comes_back_late_settles_nothing_twice(home: Home) -> None:
     assert (sleeper.balance(), other.balance()) == (4, -4)
 
 
+def test_who_stood_still_lets_go_of_what_another_took(home: Home) -> None:
+    """It sends none of that again, whether it was sending it or had it back; the rest it does."""
+    sleeper, other = home.spool(), home.spool()
+    sleeper.append(records(6))
+    sending, returned, halved = (claim(sleeper, 2) for _ in range(3))
+    sleeper.release(returned)
+    before = sleeper.is_ours(sending)
+    home.pass_time(LEASE + 1)
+    taken = [claim(other), claim(other)]
+
+    after = [sleeper.is_ours(sending), sleeper.is_ours(halved)]
+    sleeper.release(sending)
+    sleeper.release(halved)
+    found = drained(sleeper)
+
+    assert (before, after) == (True, [False, True])
+    assert found == [key(4), key(5)]
+    assert sum(other.ack(batch) for batch in taken) == 4
+    assert sleeper.balance() + other.balance() == 0
+
+
+def test_who_stood_still_asks_before_it_goes_on(home: Home) -> None:
+    """Nothing is handed out again without a look at who has it by now."""
+    sleeper, other = home.spool(), home.spool()
+    sleeper.append(records(2))
+    sleeper.release(claim(sleeper))
+    home.pass_time(LEASE + 1)
+
+    taken = claim(other)
+
+    assert sleeper.claim(10, LARGE, NOW) is None
+    assert other.ack(taken) == 2
+
+
+def test_a_late_answer_settles_what_another_has_not_sent(home: Home) -> None:
+    """The backend has accepted it: whoever has the records by now need not send them."""
+    sleeper, other = home.spool(), home.spool()
+    sleeper.append(records(2))
+    sending = claim(sleeper)
+    home.pass_time(LEASE + 1)
+    taken = claim(other)
+    assert not sleeper.is_ours(sending)
+
+    settled = sleeper.ack(sending)
+
+    assert (settled, other.ack(taken)) == (2, 0)
+    assert home.store().depth().records == 0
+
+
 def test_what_is_handed_back_can_be_had_at_once(home: Home) -> None:
     """Who ends in order makes nobody wait for a lease; the batch keeps its name."""
     one, other = home.spool(), home.spool()

@@ -150,6 +150,46 @@ def test_batches_of_another_store_are_known() -> None:
     assert states == [False, True, False]
 
 
+def test_what_is_anothers_now_is_let_go() -> None:
+    """At once if it is here, and when it comes back if it is out; with word of what is left."""
+    holding = Holding()
+    holding.add([batch(2, start=2 * n) for n in range(4)])
+    sending, returned = out(holding), out(holding)
+    holding.release(returned)
+
+    rest = holding.forgo({"events": {0, 1, 2}}, "one")
+    states = [holding.has(sending), len(holding)]
+    again = holding.forgo({"events": {0, 1}}, "one")
+    holding.release(sending)
+
+    assert (rest, again) == ({"events": [3]}, {"events": []})
+    assert states == [False, 6]
+    assert [out(holding).position.ids for _ in range(2)] == [[4, 5], [6, 7]]
+    assert (holding.next(), len(holding)) == (None, 4)
+
+
+def test_what_is_anothers_now_is_not_halved() -> None:
+    """A refusal of its size changes nothing any more; its acceptance settles it."""
+    holding = Holding()
+    holding.add([batch(4), batch(2, start=4)])
+    first, second = out(holding), out(holding)
+    holding.forgo({"events": set(range(6))}, "one")
+
+    holding.split(first)
+
+    assert (holding.next(), holding.remove(first), holding.remove(second)) == (None, False, True)
+    assert len(holding) == 0
+
+
+def test_what_another_store_says_is_not_heard() -> None:
+    """It knows nothing of what came from the one before it."""
+    holding = Holding()
+    holding.add([batch(2)])
+
+    assert holding.forgo({"events": {0, 1}}, "two") == {}
+    assert len(holding) == 2
+
+
 def test_threads_share_it() -> None:
     """Each batch is handed to one of them at a time, and the count stays right."""
     holding = Holding()

@@ -325,6 +325,22 @@ def test_a_renewal_takes_nothing_back(home: Home, store: Store, other: Store) ->
     assert try_claim(home.store()) is None
 
 
+def test_a_renewal_tells_what_is_still_held(home: Home, store: Store, other: Store) -> None:
+    """Not what another has taken over, nor what is gone."""
+    put(store, 6)
+    put(store, 1, "metrics")
+    first, second, third = (claim(store, 2) for _ in range(3))
+    home.pass_time(LEASE + 1)
+    claim(other, 2)
+    store.settle("events", ids(third))
+    everything = [*ids(first), *ids(second), *ids(third)]
+
+    mine, depth = store.renew({"events": everything})
+
+    assert {kind: list(some) for kind, some in mine.items() if some} == {"events": ids(second)}
+    assert depth.records == 5
+
+
 def test_ones_own_is_not_taken_over(home: Home, store: Store) -> None:
     """After a suspend a lease looks expired; its holder still has the records in hand."""
     put(store, 3)
