@@ -37,7 +37,9 @@ _T = TypeVar("_T")
 _U = TypeVar("_U")
 
 #: Records moved out of the shelter at a time: as many as fit into one operation of any store.
-_MOVED_AT_A_TIME = 200
+_MOVED_AT_A_TIME = 1_000
+#: Seconds after which whoever moves them sees to something else first: it may be the intake.
+_MOVING = 0.2
 _UNKNOWN = Depth(0, 0, "")
 #: What proves that a store takes something in: about as large as a small append.
 _PROBE = "probe", bytes(16 * 1024)
@@ -120,7 +122,8 @@ class DurableSpool:
         """Keep the records in the store, or in the shelter while it is away."""
         if not records:
             return 0
-        if self._is_reached() and not self._absence.is_on:
+        # Behind what is in the shelter still: the order of capture is kept.
+        if self._is_reached() and not (self._absence.is_on or self._shelter.can_withdraw):
             try:
                 return self._append(records, self._spans.add)
             except Exception as error:  # of the store's, whatever it is: the shelter takes them
@@ -374,8 +377,12 @@ class DurableSpool:
     def close(self) -> int:
         """Give everything back; return the number of records that only this process had."""
         self.hand_back()
-        if not self._is_closed and (not self._absence.is_on or self._owed or self.at_risk()):
-            self._settle_up()
+        if not self._is_closed and self._mending.acquire(blocking=False):
+            if not self._absence.is_on or self._owed or self.at_risk():
+                self._settle_up()
+            while self._shelter.can_withdraw and not self._absence.is_on:
+                self._settle_up()
+            self._mending.release()
         self._is_closed = True
         try:
             self._store.close()
@@ -446,14 +453,16 @@ class DurableSpool:
             self._miss(error)
             self._answers = answers
         else:
-            if self._absence.end():
+            self._absence.end()
+            if not self._shelter.pending():
                 self._sheltered_since = None
 
     def _move(self) -> bool:
-        """Move what was sheltered into the store; False when that was nothing."""
+        """Move what was sheltered into the store, or much of it; False when that was nothing."""
         if not self._shelter.can_withdraw:
             return False
-        while self._shelter.can_withdraw:
+        over_at = self._clock.monotonic() + _MOVING
+        while self._shelter.can_withdraw and self._clock.monotonic() < over_at:
             self._moving = _MOVED_AT_A_TIME  # before the first of them is out
             records = self._shelter.withdraw(_MOVED_AT_A_TIME)
             self._moving = len(records)

@@ -221,6 +221,48 @@ def test_a_move_that_fails_half_way_loses_nothing(file: Home) -> None:
     assert sorted(drained(agent.spool)) == [key(n) for n in range(1_500)]
 
 
+def test_a_long_move_lets_others_have_their_turn(file: Home) -> None:
+    """It goes on with the next turn; what comes meanwhile goes behind what is to be moved."""
+    agent = file.agent()
+    agent.store.break_down()
+    agent.spool.append(records(3_000, created_at=NOW))
+    ticket = agent.spool.ticket()
+    agent.store.mend()
+    file.clock.advance(6.0)
+    seen = []
+
+    def take_long() -> None:
+        file.clock.advance(1.0)
+        agent.store.after("append", take_long)
+
+    take_long()
+    for n in range(2):
+        wait = agent.spool.tend()
+        agent.spool.append(records(1, start=3_000 + n, created_at=NOW))
+        seen.append((agent.spool.at_risk(), wait))
+        assert not agent.spool.is_settled(ticket)
+
+    assert seen == [(1_001, 0.05), (0, 0.05)]
+    assert drained(file.spool()) == [key(n) for n in range(3_002)]
+
+
+def test_close_moves_all_of_it(file: Home) -> None:
+    """However long it takes, when the store takes it in."""
+    agent = file.agent()
+    agent.store.break_down()
+    agent.spool.append(records(3_000))
+    agent.store.mend()
+
+    def take_long() -> None:
+        file.clock.advance(1.0)
+        agent.store.after("append", take_long)
+
+    take_long()
+
+    assert agent.spool.close() == 0
+    assert len(drained(file.spool())) == 3_000
+
+
 def test_what_is_being_sent_from_memory_moves_when_it_comes_back(file: Home) -> None:
     """A batch in a request stays; released, it goes where it is safe."""
     agent = file.agent()
