@@ -459,10 +459,9 @@ class DurableSpool:
 
     def _move(self) -> bool:
         """Move what was sheltered into the store, or much of it; False when that was nothing."""
-        if not self._shelter.can_withdraw:
-            return False
-        over_at = self._clock.monotonic() + _MOVING
+        over_at, has_moved = self._clock.monotonic() + _MOVING, False
         while self._shelter.can_withdraw and self._clock.monotonic() < over_at:
+            has_moved = True
             self._moving = _MOVED_AT_A_TIME  # before the first of them is out
             records = self._shelter.withdraw(_MOVED_AT_A_TIME)
             self._moving = len(records)
@@ -477,7 +476,7 @@ class DurableSpool:
                 self._moving = 0
                 if lost:
                     self._on_lost("overflow", lost)
-        return True
+        return has_moved
 
 
 def _may_hold(_kind: Kind, _first: Any, _last: Any) -> bool:

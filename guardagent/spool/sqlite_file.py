@@ -94,7 +94,7 @@ class SQLiteFile:
         """
         with self._lock, self._guarded():
             db = self._patiently(self._open)
-            self._patiently(lambda: db.execute("BEGIN IMMEDIATE"))
+            db = self._patiently(self._begin)
             try:
                 result = work(db)
                 db.execute("COMMIT")
@@ -111,8 +111,7 @@ class SQLiteFile:
             SpoolError: there is no answer.
         """
         with self._lock, self._guarded():
-            db = self._patiently(self._open)
-            return self._patiently(lambda: _snapshot(db, work))
+            return self._patiently(lambda: _snapshot(self._open(), work))
 
     def shrink(self) -> None:
         """Give the file system back what the file does not need."""
@@ -140,7 +139,7 @@ class SQLiteFile:
     def abandon(self) -> None:
         """Forget the connection in a forked child; the parent goes on using it."""
         self._lock = threading.Lock()
-        if self._connection is not None:  # forked by something that runs no hooks of Python's
+        if self._connection is not None:  # by something without Python's hooks, or in mid-work
             _inherited.append(self._connection)
             self._connection = None
             if self._inode is not None:
@@ -151,11 +150,17 @@ class SQLiteFile:
         with self._lock:
             self._drop()
 
+    def _begin(self) -> sqlite3.Connection:
+        db = self._open()
+        db.execute("BEGIN IMMEDIATE")
+        return db
+
     def _patiently(self, step: Callable[[], _T]) -> _T:
         """Try again while another process holds the lock.
 
         SQLite's own waiting sleeps up to 100 ms between two looks, which is longer than an event
-        may take into the spool.
+        may take into the spool. Between two looks nothing is locked here: a fork must not wait for
+        a process that has been stopped. It may close the connection, so a step asks for it.
         """
         deadline = time.monotonic() + _PATIENCE
         nap = _NAP
@@ -165,7 +170,11 @@ class SQLiteFile:
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() >= deadline:
                     raise
-            self._bell.wait(nap)
+            self._lock.release()
+            try:
+                self._bell.wait(nap)
+            finally:
+                self._lock.acquire()
             nap = min(2 * nap, _NAP_MOST)
 
     @contextlib.contextmanager
@@ -198,9 +207,7 @@ class SQLiteFile:
                 os.close(os.open(self.path, flags, 0o600))
         inode = self._inode = _inode(self.path)
         if inode in _spoilt:
-            raise SpoolError(
-                f"{self.path}: this process was forked, without Python's hooks, while it was open"
-            )
+            raise SpoolError(f"{self.path}: this process was forked while its parent used it")
         uri = f"file:{quote(os.fspath(self.path))}?mode={'ro' if self._read_only else 'rw'}"
         db = sqlite3.connect(
             uri, uri=True, timeout=0.0, isolation_level=None, check_same_thread=False

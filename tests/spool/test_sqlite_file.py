@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sqlite3
 import stat
 import tempfile
@@ -452,6 +453,37 @@ def test_a_lock_for_longer_than_patience_is_an_outage(file: Home) -> None:
     assert "locked" in during[2]
     assert (agent.spool.durable, agent.spool.at_risk()) == (True, 0)
     assert agent.store.store.depth().records == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_fork_waits_for_no_other_process(path: Path, store: SQLiteStore) -> None:
+    """One that was stopped in a transaction holds up neither the fork nor the child's own use."""
+    put(store, 1)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    failures: list[SpoolError] = []
+
+    def wait_in_vain() -> None:
+        try:
+            put(store, 1, start=1)
+        except SpoolError as error:
+            failures.append(error)
+
+    waiting = threading.Thread(target=wait_in_vain)
+    waiting.start()
+    statuses = []
+    while waiting.is_alive():
+        child = os.fork()
+        if child == 0:
+            os._exit(1 if store._file._connection is not None else 0)
+        statuses.append(os.waitpid(child, 0)[1])
+    other.execute("ROLLBACK")
+    other.close()
+
+    assert len(statuses) > 5, "all the while, and not just when it was over"
+    assert set(statuses) == {0}, "no child has inherited the connection"
+    assert ["locked" in str(error) for error in failures] == [True]
+    assert sorted(settled(store)) == [key(0)]
 
 
 def test_a_short_lock_is_waited_for(path: Path, store: SQLiteStore) -> None:
