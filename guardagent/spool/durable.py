@@ -236,6 +236,7 @@ class DurableSpool:
 
     def expire(self, before: float) -> int:
         """Forget what is too old, of anybody's, unless somebody holds it."""
+        self._renew()  # what another process has is not this one's to forget
         lost = self._shelter.expire(before)
         for batch in self._holding.expired(before):
             forget = partial(self._store.settle, batch.kind, batch.position.ids)
