@@ -126,7 +126,7 @@ class Drain:
     def turn(self) -> float | None:
         """Do one slice; return the seconds to wait before the next, None to wait for the bell."""
         intake, now = self._intake, self._clock.monotonic()
-        self._backlog.see(len(intake.queue) + self.depth, now)
+        self._backlog.see(intake.depth + self.depth, now)
         room = self._room() if self._waits_for_room else self._pace.together
         self.is_held_up = room == 0
         if self.is_held_up:

@@ -379,17 +379,23 @@ class DurableSpool:
         """Give everything back; return the number of records that only this process had."""
         self.hand_back()
         if not self._is_closed and self._mending.acquire(blocking=False):
-            if not self._absence.is_on or self._owed or self.at_risk():
-                self._settle_up()
-            while self._shelter.can_withdraw and not self._absence.is_on:
-                self._settle_up()
-            self._mending.release()
+            try:
+                self._save()
+            finally:
+                self._mending.release()
         self._is_closed = True
         try:
             self._store.close()
         except Exception as error:  # of the store's, whatever it is; nothing is lost by it
             self._on_error(error)
         return self._shelter.close()
+
+    def _save(self) -> None:
+        """Bring everything into the store, if it takes it; also one that was away just now."""
+        if not self._absence.is_on or self._owed or self.at_risk():
+            self._settle_up()
+        while self._shelter.can_withdraw and not self._absence.is_on:
+            self._settle_up()
 
     def abandon(self) -> None:
         """Leave the store's connections to the parent of a forked child."""
