@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,8 @@ from guardagent.testing.clock import ManualClock
 from guardagent.transport.answers import Answer, judge
 from guardagent.transport.protocol import Receipt
 from tests.scripted import ManualBell, ScriptedTransport, config, key, records
+from tests.spool.homes import LEASE, home_of
+from tests.support.redis_server import RedisServer
 
 OUTAGE = TransientError("HTTP 503", status=503)
 PATIENCE_ASKED = TransientError("HTTP 429", status=429, outage=False, retry_after=7.0)
@@ -806,6 +809,27 @@ def test_pause_takes_its_time() -> None:
 def test_pause_of_nothing() -> None:
     """It waits for nothing."""
     assert Room().delivery.pause(0.0) is True
+
+
+def test_a_batch_that_another_has_ends_a_pause(tmp_path: Path) -> None:
+    """A process that stood still between two attempts does not make the second one."""
+    waited = []
+    with home_of("sqlite", tmp_path, RedisServer) as home:
+        room = Room(spool=home.spool())
+
+        def send(batch: Batch, deadline: float | None) -> Receipt:
+            waited.append(room.delivery.pause(1.0))
+            home.pass_time(LEASE + 1)
+            assert home.spool().claim(10, 1 << 20, 0.0) is not None
+            waited.append(room.delivery.pause(1.0))
+            raise OUTAGE
+
+        room.transport.send = send  # type: ignore[method-assign]
+        room.append(2)
+        room.run()
+
+        assert waited == [True, False]
+        assert room.spool.claim(10, 1 << 20, 0.0) is None
 
 
 def test_last_round_ends_a_pause() -> None:
