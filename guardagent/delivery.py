@@ -11,8 +11,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-import attrs
-
 from guardagent._clock import Bell, Clock, pause
 from guardagent._ids import chance
 from guardagent._log import say
@@ -26,9 +24,11 @@ from guardagent.errors import (
     TooLargeError,
     TransientError,
 )
+from guardagent.farewell import Farewell
 from guardagent.intake import Marker
 from guardagent.spool.protocol import Batch, Spool
 from guardagent.status import Callbacks, DropReason, Ledger
+from guardagent.suspects import Suspects
 from guardagent.transport.breaker import CircuitBreaker
 from guardagent.transport.protocol import BACKOFF_MAX, RETRY_AFTER_MAX, Receipt, Transport
 
@@ -41,23 +41,6 @@ _JITTER = 0.2
 _MARKER_INTERVAL = 0.05
 #: A failure that lasts is logged again after so many seconds.
 _COMPLAIN_INTERVAL = 300.0
-
-
-@attrs.define(eq=False)
-class _Farewell:
-    """The last round before the process or the agent ends: one attempt each, no waiting.
-
-    Args:
-        deadline: monotonic second at which it is over.
-        marker: behind the last event to deliver.
-        over: set when there is nothing more to try.
-        failed: batches that had their attempt.
-    """
-
-    deadline: float
-    marker: Marker
-    over: threading.Event = attrs.field(factory=threading.Event)
-    failed: list[Batch] = attrs.field(factory=list)
 
 
 class Delivery:
@@ -83,6 +66,7 @@ class Delivery:
     ) -> None:
         self._config = config
         self._spool = spool
+        self._suspects = Suspects(spool)
         self._ledger = ledger
         self._callbacks = callbacks
         self._clock = clock
@@ -93,7 +77,7 @@ class Delivery:
         self.breaker = breaker or CircuitBreaker(rng=rng)
         self._transport: Transport | None = None
         self._arrived: deque[Marker] = deque()
-        self._farewell: _Farewell | None = None
+        self._farewell: Farewell | None = None
         self._since: float | None = None
         #: Records still to be settled of those that were pending when something became due.
         self._goal = 0
@@ -126,7 +110,7 @@ class Delivery:
 
     def hurry(self, deadline: float, marker: Marker) -> threading.Event:
         """Begin the last round; return the event that is set when it is over."""
-        farewell = _Farewell(deadline, marker)
+        farewell = Farewell(deadline, marker)
         self._farewell = farewell
         self._bell.ring()
         return farewell.over
@@ -135,7 +119,7 @@ class Delivery:
         """Go back to ordinary work, after a last round that was not the end."""
         farewell, self._farewell = self._farewell, None
         if farewell is not None:
-            self._give_back(farewell)
+            farewell.give_back(self._spool)
 
     def release_markers(self) -> None:
         """Let whoever waits for a flush go on: what it waits for is counted as lost."""
@@ -156,9 +140,9 @@ class Delivery:
     def turn(self) -> float | None:
         """Send one batch if one is due; return the seconds to the next turn, None for the bell."""
         if self._config.max_event_age is not None:
-            self._drop(
-                "expired", self._spool.expire(self._clock.now() - self._config.max_event_age)
-            )
+            before = self._clock.now() - self._config.max_event_age
+            self._suspects.release(before)
+            self._drop("expired", self._spool.expire(before))
         self._spool.look()
         self._settle_markers()
         farewell = self._farewell
@@ -178,29 +162,19 @@ class Delivery:
         self.breaker.abandoned(now)
         return self._idle()
 
-    def _last_turn(self, farewell: _Farewell) -> float | None:
+    def _last_turn(self, farewell: Farewell) -> float | None:
         if farewell.over.is_set():
             return None
-        if self._clock.monotonic() < farewell.deadline and not self._is_in_vain(farewell):
+        self._suspects.release()
+        if self._clock.monotonic() < farewell.deadline and not farewell.is_in_vain(self._spool):
             if self._config.deliver and self._send_next(farewell):
                 return 0.0
             if farewell.marker.ticket is None:
                 return 0.01  # the drain is still encoding; it rings when the marker comes through
-        self._give_back(farewell)
+        farewell.give_back(self._spool)
         self._settle_markers()
         farewell.over.set()
         return None
-
-    def _is_in_vain(self, farewell: _Farewell) -> bool:
-        """Tell whether nothing more has to be tried: what is left is safe in the spool."""
-        if farewell.marker.ticket is None or self._spool.at_risk():
-            return False
-        return bool(farewell.failed) or farewell.marker.done.is_set()
-
-    def _give_back(self, farewell: _Farewell) -> None:
-        failed, farewell.failed = farewell.failed, []
-        for batch in reversed(failed):
-            self._spool.release(batch)
 
     def _until_due(self, now: float) -> float | None:
         """Return 0 when something is due, else the seconds until it is; None: nothing pending."""
@@ -245,10 +219,11 @@ class Delivery:
         while self._arrived and self._spool.is_settled(self._arrived[0].ticket):
             self._arrived.popleft().done.set()
 
-    def _send_next(self, farewell: _Farewell | None) -> bool:
+    def _send_next(self, farewell: Farewell | None) -> bool:
         """Send the next batch; False when there is none."""
-        limit = self._config.max_batch_size
-        batch = self._spool.claim(limit, self._max_bytes, self._clock.now())
+        batch = self._claim()
+        if batch is None and self._suspects.retry():
+            batch = self._claim()
         if batch is None:
             return False
         self._sending, self.in_flight = batch, len(batch)
@@ -258,7 +233,10 @@ class Delivery:
             self._sending, self.in_flight = None, 0
         return True
 
-    def _attempt(self, batch: Batch, farewell: _Farewell | None) -> None:
+    def _claim(self) -> Batch | None:
+        return self._spool.claim(self._config.max_batch_size, self._max_bytes, self._clock.now())
+
+    def _attempt(self, batch: Batch, farewell: Farewell | None) -> None:
         assert self._transport is not None
         try:
             with quiet():
@@ -281,7 +259,7 @@ class Delivery:
             self._answered()
             self._accepted(batch, receipt, farewell)
 
-    def _accepted(self, batch: Batch, receipt: Receipt, farewell: _Farewell | None) -> None:
+    def _accepted(self, batch: Batch, receipt: Receipt, farewell: Farewell | None) -> None:
         refused = 0
         if receipt.rejected:
             refused = sum(record_key(body) in receipt.rejected for body in batch.bodies)
@@ -304,6 +282,10 @@ class Delivery:
             say(_log, logging.INFO, "Delivery works again.")
         self._failures = 0
         self._complained_at = None
+        condemned = self._suspects.convict()
+        if condemned is not None:
+            message = "HTTP 5xx again and again, while others are accepted"
+            self._bury(condemned, "rejected", RejectedError(message))
 
     def _answered(self) -> None:
         self.breaker.succeeded()
@@ -314,7 +296,7 @@ class Delivery:
         else:
             self._bury(batch, "too_large", error)
 
-    def _refused(self, batch: Batch, error: RejectedError, farewell: _Farewell | None) -> None:
+    def _refused(self, batch: Batch, error: RejectedError, farewell: Farewell | None) -> None:
         batch.attempts += 1
         if error.final or batch.attempts > self._config.retry_attempts:
             self._bury(batch, "rejected", error)
@@ -333,19 +315,22 @@ class Delivery:
         self,
         batch: Batch,
         error: DeliveryError,
-        farewell: _Farewell | None,
+        farewell: Farewell | None,
         cause: BaseException | None = None,
     ) -> None:
         """Keep a batch for later and decide when later is."""
         if farewell is not None:
             farewell.failed.append(batch)
             if self._farewell is not farewell:
-                self._give_back(farewell)  # that round ended while this request hung
+                farewell.give_back(self._spool)  # that round ended while this request hung
+        elif self._farewell is not None:
+            self._spool.release(batch)
+            self.breaker.abandoned(self._clock.monotonic())
+            return  # interrupted for the last round: the attempt does not count
+        elif (error.status or 0) >= 500:
+            self._suspects.take(batch)
         else:
             self._spool.release(batch)
-            if self._farewell is not None:
-                self.breaker.abandoned(self._clock.monotonic())
-                return  # interrupted for the last round: the attempt does not count
         self._failures += 1
         now = self._clock.monotonic()
         if isinstance(error, TransientError) and error.outage:

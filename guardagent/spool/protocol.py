@@ -30,6 +30,7 @@ class Batch:
         created_at: unix seconds of the first claim.
         batch_id: `<unix ms>-<8 hex>` (WIRE.md 2).
         attempts: answers so far that left it to be offered again (2xx with `"success": false`).
+        suspicion: how much speaks for it being the cause of the backend's 5xx (`Suspects`).
         sealed: the encrypted payload, once it was made.
         position: the spool's own note of where it came from.
     """
@@ -39,6 +40,7 @@ class Batch:
     created_at: float
     batch_id: str = attrs.field()
     attempts: int = 0
+    suspicion: int = 0
     sealed: str | None = None
     position: Any = None
 
@@ -61,6 +63,7 @@ class Batch:
             bodies=self.bodies[start:stop],
             created_at=self.created_at,
             attempts=self.attempts,
+            suspicion=self.suspicion,
             position=position,
         )
 

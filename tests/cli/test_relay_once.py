@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 from click.testing import CliRunner
 
@@ -15,10 +16,11 @@ from guardagent.cli.commands import guardagent
 from guardagent.encoding import Record
 from guardagent.spool.frame import HEADER_BYTES, pack
 from tests.cli.shared import KEY, Relay, SharedSpool
-from tests.support.answers import RefuseKeys, RequireKey, Status
+from tests.support.answers import Accept, RefuseKeys, RequireKey, Status
 
 if TYPE_CHECKING:
     from tests.support.backend import Backend
+    from tests.support.wire import Exchange
 
 Once = Callable[..., tuple[int, str]]
 Fill = Callable[..., list[str]]
@@ -175,6 +177,34 @@ def test_a_named_record_is_refused_alone(
 
     assert once(sqlite_spool)[1] == "Emptied, but not all was accepted: dropped 1 rejected.\n"
     assert len(backend.received) == 2
+
+
+@attrs.frozen
+class ChokeOn:
+    """Break down over one event, and accept every request without it."""
+
+    key: str
+
+    def play(self, exchange: Exchange) -> None:
+        answer = Status(500) if self.key in exchange.request.keys else Accept()
+        answer.play(exchange)
+
+
+def test_an_event_that_breaks_the_backend_holds_nothing_up(
+    shared_spool: SharedSpool, once: Once, backend: Backend, fill: Fill
+) -> None:
+    """All others arrive, the one is found among them and is a dead letter."""
+    keys = fill(shared_spool, 300)
+    backend.default = ChokeOn(keys[10])
+
+    ended = once(shared_spool, GUARDAGENT_MAX_BATCH_SIZE="50")
+
+    assert ended == (0, "Emptied, but not all was accepted: dropped 1 rejected.\n")
+    assert sorted(backend.received) == sorted([*keys[:10], *keys[11:]])
+    with shared_spool.store() as store:
+        (letter,) = store.dead(10)
+    assert letter.reason == "rejected"
+    assert keys[10].encode() in letter.frame
 
 
 def test_lines_of_an_errand(
