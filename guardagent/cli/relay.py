@@ -18,12 +18,15 @@ from guardagent.cli.interrupts import Interrupts
 from guardagent.cli.opening import name_of, refuse_memory, refuse_missing
 from guardagent.cli.relay_meter import Complaints, Meter, Reading
 from guardagent.cli.tally import printable
+from guardagent.errors import SpoolError
 from guardagent.spool.address import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from guardagent.cli.relay_view import View
+    from guardagent.fields import Kind
+    from guardagent.spool.store import Id, Store
 
 __all__ = ["relay"]
 
@@ -95,7 +98,7 @@ def relay(
     except ConfigError as error:
         raise click.UsageError(printable(str(error), 500)) from error
     meter = Meter(agent, store, complaints, SYSTEM_CLOCK)
-    errand = _Errand(config, drain_timeout) if once else None
+    errand = _Errand(config, store, drain_timeout) if once else None
     is_silent = once or (sys.stdout.isatty() and not as_json)
     with contextlib.closing(store), _Signals() as signals, _log_on_stderr(quiet=is_silent):
         if not once:
@@ -138,15 +141,15 @@ def _run(
 class _Errand:
     """Empties a spool: knows when that is done, and when there is no more hope.
 
-    Applications may go on filling it, so it is empty as well when the oldest record is younger than
-    the errand.
+    Applications may go on filling it, so it is empty when nothing of what it held at first is left.
     """
 
-    def __init__(self, config: AgentConfig, patience: float) -> None:
+    def __init__(self, config: AgentConfig, store: Store, patience: float) -> None:
+        self._store = store
         self._patience = patience
         # What a killed relay holds comes free when its lease runs out.
         self._lease = config.spool_lease * 1.5 + 2 * config.flush_interval
-        self._began_at = SYSTEM_CLOCK.now()
+        self._goal: Mapping[Kind, tuple[Id, Id]] | None = None
         self._mark: tuple[int, int] | None = None
         self._progress_at = SYSTEM_CLOCK.monotonic()
         self._had_trouble = False
@@ -154,12 +157,9 @@ class _Errand:
 
     def is_over(self, reading: Reading, now: float) -> bool:
         """Tell whether to end it; `is_done` tells why."""
-        if reading.spool_error is None:
-            oldest_at = reading.oldest_at
-            news = oldest_at is not None and oldest_at > self._began_at
-            if reading.pending == 0 or news:
-                self.is_done = True
-                return True
+        if reading.spool_error is None and self._is_reached():
+            self.is_done = True
+            return True
         mark = (reading.settled, reading.pending)
         has_trouble = bool(reading.last_error or reading.spool_error)
         if self._mark is None or mark[0] > self._mark[0] or mark[1] < self._mark[1]:
@@ -168,6 +168,14 @@ class _Errand:
             self._progress_at, self._had_trouble = now, True
         patience = self._patience if has_trouble else max(self._patience, self._lease)
         return now - self._progress_at >= patience
+
+    def _is_reached(self) -> bool:
+        try:
+            if self._goal is None:
+                self._goal = self._store.extent()
+            return not any(self._store.holds(kind, *span) for kind, span in self._goal.items())
+        except SpoolError:
+            return False  # the next reading tells of it
 
 
 class _Signals(Interrupts):

@@ -199,6 +199,12 @@ class RedisStore:
         """Look for one."""
         return bool(self._run(scripts.HOLDS, kind, write_id(first), write_id(last)))
 
+    def extent(self) -> Mapping[Kind, tuple[Id, Id]]:
+        """Look at both ends of the streams."""
+        ends = self._run(scripts.EXTENT)
+        pairs = zip(_KINDS, ends[::2], ends[1::2], strict=True)
+        return {kind: (read_id(first), read_id(last)) for kind, first, last in pairs if first}
+
     def waiting(self, limit: int, after: tuple[Kind, Id] | None = None) -> Sequence[Any]:
         """Return records of the first kind, then of the second."""
         start, id_ = after or (_KINDS[0], 0)

@@ -13,6 +13,7 @@ __all__ = [
     "DEPTH",
     "DISCARD",
     "EXPIRE",
+    "EXTENT",
     "GET",
     "HOLDS",
     "LEAVE",
@@ -124,6 +125,20 @@ return reply
 )
 
 HOLDS = Script(PRELUDE + "return #call('XRANGE', STREAMS[ARGV[1]], ARGV[2], ARGV[3], 'COUNT', 1)")
+
+EXTENT = Script(
+    PRELUDE
+    + """
+local reply = {}
+for _, kind in ipairs(KINDS) do
+  for _, end_ in ipairs({{'XRANGE', '-', '+'}, {'XREVRANGE', '+', '-'}}) do
+    local some = call(end_[1], STREAMS[kind], end_[2], end_[3], 'COUNT', 1)
+    reply[#reply + 1] = some[1] and some[1][1] or ''
+  end
+end
+return reply
+"""
+)
 
 GET = Script(PRELUDE + "return call('HGET', KEPT, ARGV[1])")
 

@@ -211,6 +211,18 @@ class SQLiteStore:
         query = f"SELECT 1 FROM {kind} WHERE id BETWEEN ? AND ? LIMIT 1"
         return self._file.read(lambda db: db.execute(query, (first, last)).fetchone() is not None)
 
+    def extent(self) -> Mapping[Kind, tuple[Id, Id]]:
+        """Look at both ends of the tables."""
+
+        def work(db: sqlite3.Connection) -> Mapping[Kind, tuple[Id, Id]]:
+            ends = {
+                kind: db.execute(f"SELECT min(id), max(id) FROM {kind}").fetchone()
+                for kind in _KINDS
+            }
+            return {kind: pair for kind, pair in ends.items() if pair[0] is not None}
+
+        return self._file.read(work)
+
     def waiting(self, limit: int, after: tuple[Kind, Id] | None = None) -> Sequence[Any]:
         """Return records of the first kind, then of the second."""
         kind, id_ = after or (_KINDS[0], 0)

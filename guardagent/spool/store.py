@@ -148,6 +148,10 @@ class Store(Protocol):
         """Tell whether a record with an id in that span is kept."""
         ...
 
+    def extent(self) -> Mapping[Kind, tuple[Id, Id]]:
+        """Return the first and the last id kept, of each kind that there is any of."""
+        ...
+
     def get(self, name: str) -> bytes | None:
         """Return the value put under a name."""
         ...

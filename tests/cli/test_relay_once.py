@@ -75,20 +75,52 @@ def test_options_beat_the_environment(
     assert backend.requests[0].headers["x-project-id"] == "mine"
 
 
+@attrs.frozen
+class AcceptAndAppend:
+    """Accept; an application reports the next event at the same time."""
+
+    spool: SharedSpool
+    frame: bytes
+
+    def play(self, exchange: Exchange) -> None:
+        with self.spool.store() as store:
+            store.append({"events": [self.frame]})
+        Accept().play(exchange)
+
+
 def test_what_comes_meanwhile_does_not_keep_it(
-    sqlite_spool: SharedSpool, once: Once, backend: Backend, fill: Fill
+    shared_spool: SharedSpool, once: Once, backend: Backend, fill: Fill
 ) -> None:
-    """A spool whose oldest record is younger than the errand is empty as far as it goes."""
+    """It ends when what it found is gone, however much has come since."""
+    keys = fill(shared_spool, 20)
+    with shared_spool.store() as store:
+        ((_, _, frame),) = store.waiting(1)
+    backend.default = AcceptAndAppend(shared_spool, frame)
+
+    assert once(shared_spool, GUARDAGENT_MAX_BATCH_SIZE="5") == (0, "")
+    assert backend.keys == set(keys)
+    assert shared_spool.pending > 0
+
+
+@pytest.mark.parametrize("ahead", [-86_400.0, 120.0, float("inf")])
+def test_what_clocks_say_does_not_matter(
+    shared_spool: SharedSpool, once: Once, backend: Backend, fill: Fill, ahead: float
+) -> None:
+    """Records of a host whose clock is wrong are left like all others, and delivered like them."""
     backend.default = Status(503)
-    fill(sqlite_spool, 1)
-    with sqlite_spool.store() as store:
+    fill(shared_spool, 1)
+    with shared_spool.store() as store:
         ((kind, id_, frame),) = store.waiting(1)
         store.settle(kind, [id_])
-        young = pack(Record(kind, frame[HEADER_BYTES:], time.time() + 3_600))
-        store.append({kind: [young]})
+        store.append({kind: [pack(Record(kind, frame[HEADER_BYTES:], time.time() + ahead))]})
 
-    assert once(sqlite_spool)[0] == 0
-    assert sqlite_spool.pending == 1
+    left, said = once(shared_spool)
+    backend.default = Accept()
+
+    assert left == 1
+    assert "1 records are left (HTTP 503)" in said
+    assert once(shared_spool) == (0, "")
+    assert len(backend.received) == 1
 
 
 @pytest.mark.parametrize(

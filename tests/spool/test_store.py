@@ -78,6 +78,7 @@ def test_an_empty_store_has_nothing(store: Store) -> None:
     """Nothing to claim, to expire or to read."""
     assert try_claim(store) is None
     assert (store.depth().records, store.depth().nbytes, store.oldest_at()) == (0, 0, None)
+    assert store.extent() == {}
     assert (list(store.waiting(10)), list(store.dead(10)), store.count_dead()) == ([], [], 0)
     assert store.expire(1e12)[0] == 0
 
@@ -282,6 +283,23 @@ def test_what_a_dead_process_held_is_taken_over(home: Home, store: Store, other:
     assert (taken.batch_id, taken.created_at) == ("7-first", 7.5)
     assert names(claim(other)) == span(3, 5)
     assert try_claim(home.store()) is None
+
+
+def test_an_extent_parts_what_is_there_from_what_comes(store: Store, other: Store) -> None:
+    """From the first to the last of each kind, leased or not; nothing later is in it."""
+    put(store, 1, "metrics")
+    added = put(store, 3)
+    held = [claim(store), claim(store)]
+    extent = other.extent()
+    later = put(other, 2).spans["events"]
+    before = {kind for kind, span in extent.items() if store.holds(kind, *span)}
+    for one in held:
+        store.settle(one.kind, ids(one))
+
+    assert before == {"events", "metrics"}
+    assert extent["events"] == added.spans["events"]
+    assert not [kind for kind, span in extent.items() if store.holds(kind, *span)]
+    assert store.extent() == {"events": later}
 
 
 def test_a_lease_holds_until_it_is_over(home: Home, store: Store, other: Store) -> None:
