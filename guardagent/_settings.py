@@ -259,7 +259,9 @@ def spool_shown(value: Any) -> str:
         return f"<{type(value).__name__}>"
     scheme, _, rest = value.partition("://")
     if scheme in _REDIS_SCHEMES:
-        rest = rest.partition("?")[0].rpartition("@")[2]
+        place, _, query = rest.partition("?")
+        # An @ behind the mark may be that of a password with a mark in it.
+        rest = "" if "@" in query and "@" not in place else place.rpartition("@")[2]
     return repr(f"{scheme}://{rest}")
 
 

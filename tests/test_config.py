@@ -463,6 +463,8 @@ def test_files_that_cannot_be_are_refused(tmp_path: Path, name: str, allowed: st
         (f"redis://u:{SECRET}@host:1/2?password={SECRET}", "'redis://host:1/2'"),
         (f"redis+sentinel://:{SECRET}@a,b/main", "'redis+sentinel://a,b/main'"),
         (f"unix:///run/s?password={SECRET}", "'unix:///run/s'"),
+        (f"redis://u:{SECRET}?x@host:1/2", "'redis://'"),
+        (f"redis://host:1/2?password=x@{SECRET}", "'redis://'"),
         (f"rediss://u:{SECRET}@{SECRET}@host", "'rediss://host'"),
     ],
 )

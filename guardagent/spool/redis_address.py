@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -15,6 +16,8 @@ _FORMS = (
     "redis://[user:password@]host:port/db, rediss:// for TLS, unix:///path/of.sock?db=0,"
     " redis+sentinel://host:port,host:port/service/db or redis+cluster://host:port,host:port"
 )
+#: What ends the part with the password before its time, or is left out by some who read it.
+_BREAKS = re.compile(r"[#\s\x00-\x1f\x7f]")
 _PORTS = {"server": 6379, "cluster": 6379, "sentinel": 26379}
 
 
@@ -46,6 +49,7 @@ class Address:
             raise _wrong("a scheme that is not known")
         if scheme not in ("redis", "rediss", "unix"):
             raise _wrong("a scheme that is not known")
+        _refuse_broken(rest)
         place, mark, query = rest.partition("?")
         if scheme == "unix":
             if not place.rpartition("@")[2]:
@@ -71,6 +75,21 @@ class Address:
         shown = f"[{host}]" if ":" in host else host
         url = f"{scheme}://{user}{at}{shown}:{port}/{path or 0}{query}"
         return cls(kind, url, hosts, unquote(service))
+
+
+def _refuse_broken(rest: str) -> None:
+    """Refuse an address of whose password only a part would be taken for it."""
+    netloc = re.split("[/?#]", rest, maxsplit=1)[0]
+    is_broken = bool(_BREAKS.search(rest)) or "@" in rest[len(netloc) :]
+    try:
+        urlsplit(f"//{netloc.rpartition('@')[0]}@host")
+    except ValueError:  # shows what it cannot read
+        is_broken = True
+    if is_broken:
+        raise _wrong(
+            "a character that ends the user, password or host too early, where # has to be written"
+            " %23, / %2F, ? %3F, [ %5B, ] %5D, a space %20, and @ behind the host %40"
+        )
 
 
 def _host(name: str, port: int) -> tuple[str, int]:

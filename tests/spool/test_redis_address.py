@@ -62,6 +62,17 @@ def test_what_is_wrong_is_said_without_the_secret(text: str, what: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("sign", ["#", "/", "?", "[", "]", "\n", "\t", " ", "\u2100"])
+@pytest.mark.parametrize("scheme", ["redis", "rediss+cluster", "redis+sentinel", "unix"])
+def test_a_password_that_breaks_off_is_refused(scheme: str, sign: str) -> None:
+    """A part of it would be taken for the port, and named when nobody answers there."""
+    with pytest.raises(ConfigError, match="%23") as caught:
+        Address.parse(f"{scheme}://user:2024{sign}secret@host/main/0")
+
+    assert "2024" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_password_is_not_shown() -> None:
     """Neither of an address nor of a store."""
     store = RedisStore("redis://:secret@h", None, max_records=1, max_bytes=1, owner="o")
