@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import stat
 import sys
 import time
 from collections import Counter
@@ -211,8 +212,12 @@ def _output(name: str) -> Iterator[TextIO]:
         if name == "-":
             yield sys.stdout
             return
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT, 0o600)
         with open(descriptor, "w", encoding="ascii") as stream:  # noqa: PTH123 - a descriptor
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                # Before anything is written: a file that was there may be open to others.
+                os.fchmod(descriptor, 0o600)
+                os.ftruncate(descriptor, 0)
             yield stream
     except BrokenPipeError:
         raise  # whoever was reading has seen enough; click ends quietly

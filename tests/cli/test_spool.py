@@ -187,6 +187,33 @@ def test_export_changes_nothing(littered: SharedSpool, run: Run, tmp_path: Path)
     assert told(run(littered, "status", "--json"))[0]["records"] == 3
 
 
+def test_export_into_a_file_that_is_there(
+    sqlite_spool: SharedSpool, run: Run, fill: Fill, tmp_path: Path
+) -> None:
+    """It holds nothing else afterwards, and others can read it no longer."""
+    fill(sqlite_spool, 1)
+    file = tmp_path / "all.jsonl"
+    file.write_text("x" * 10_000)
+    file.chmod(0o644)
+
+    result = run(sqlite_spool, "export", "--output", str(file))
+
+    assert result.exit_code == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert json.loads(file.read_text())["kind"] == "events"
+
+
+def test_export_into_what_is_no_file(sqlite_spool: SharedSpool, run: Run, fill: Fill) -> None:
+    """A device is written to and left as it is."""
+    fill(sqlite_spool, 1)
+    before = Path("/dev/null").stat().st_mode
+
+    result = run(sqlite_spool, "export", "--output", "/dev/null")
+
+    assert (result.exit_code, result.stderr) == (0, "1 records.\n")
+    assert Path("/dev/null").stat().st_mode == before
+
+
 def test_export_reads_in_pages(shared_spool: SharedSpool, run: Run, fill: Fill) -> None:
     """More than a page comes whole, in order, each once."""
     keys = fill(shared_spool, 1_201)
