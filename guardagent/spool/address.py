@@ -21,6 +21,9 @@ __all__ = ["open_spool", "open_store"]
 
 #: What the shelter of a durable spool holds at most: it is memory.
 _SHELTER_RECORDS, _SHELTER_BYTES = 100_000, 64 * 1024 * 1024
+#: Seconds after which what waits is history and the news need not wait for it; two leases, where
+#: that is less.
+_STALE = 30.0
 #: How often to look what other processes left, in seconds.
 _POLL = 2.0
 
@@ -73,6 +76,7 @@ def open_store(config: AgentConfig, clock: Clock, *, read_only: bool = False) ->
         "max_bytes": config.spool_max_bytes,
         "when_full": "drop_oldest" if config.overflow == "drop_oldest" else "grow",
         "lease": config.spool_lease,
+        "stale_after": min(_STALE, 2 * config.spool_lease),
         "owner": _owner(),
         "clock": clock,
     }

@@ -26,8 +26,6 @@ from guardagent.spool.store import Added, Claim, DeadLetter, Depth, Id, WhenFull
 __all__ = ["SQLiteStore"]
 
 _KINDS: tuple[Kind, ...] = get_args(Kind)
-#: Seconds after which what waits is history.
-_STALE = 30.0
 _DEAD_KEPT = 10_000
 _EVICTED_AT_A_TIME = 500
 #: No lease is longer, whoever gave it.
@@ -43,6 +41,7 @@ class SQLiteStore:
         max_bytes: bytes of their frames.
         lease: seconds for which a claim holds without being renewed.
         owner: differs for every process and every agent in it.
+        stale_after: seconds after which what waits is history.
         fsync: wait for the disk with each append, so that a power cut loses nothing either.
         read_only: answer questions and change nothing, not even the file's existence.
     """
@@ -57,6 +56,7 @@ class SQLiteStore:
         lease: float = 15.0,
         owner: str,
         clock: Clock = SYSTEM_CLOCK,
+        stale_after: float = 30.0,
         fsync: bool = False,
         read_only: bool = False,
     ) -> None:
@@ -67,6 +67,7 @@ class SQLiteStore:
         self._lease = lease
         self._owner = owner
         self._clock = clock
+        self._stale_after = stale_after
         self._is_fresh_turn = False
 
     def __repr__(self) -> str:
@@ -352,7 +353,11 @@ class SQLiteStore:
         for lane in lanes:
             self._is_fresh_turn = not self._is_fresh_turn
             entries = lane.take(
-                db, limit, max_bytes, stale_at=self._clock.now() - _STALE, fresh=self._is_fresh_turn
+                db,
+                limit,
+                max_bytes,
+                stale_at=self._clock.now() - self._stale_after,
+                fresh=self._is_fresh_turn,
             )
             if entries:
                 db.execute(

@@ -1,6 +1,6 @@
-"""Captures through ten minutes of outage on a clock that runs fast, then while the backlog drains.
+"""Captures 500 events a second through an outage and after it, and says how much memory that takes.
 
-500 events make a second of that clock. It says how much memory the process uses.
+All clocks are real: what is scaled are the settings, and the length of the outage with them.
 """
 
 from __future__ import annotations
@@ -8,16 +8,41 @@ from __future__ import annotations
 import gc
 import resource
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
-from parts import ARGUMENTS, capture, heard, report
+from parts import ARGUMENTS, build, capture, heard, report
 
-from guardagent import Agent, AgentConfig
-from guardagent._clock import SystemClock
+#: A burst every so many seconds makes 500 events a second.
+BURST, INTERVAL = 25, 0.05
+NOTE = "x" * 2_000
+SAMPLES = 8
 
-RATE = 500
-#: Events captured at a time, and how many the agent may have in hand before the next.
-BURST, IN_HAND = 500, 2_000
+agent = build()
+pause = threading.Event()
+
+
+class Stream(threading.Thread):
+    """What goes on being captured, whatever else happens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_over = threading.Event()
+        self.captured = 0
+
+    def run(self) -> None:
+        begun = time.monotonic()
+        with Path(ARGUMENTS["ledger"]).open("w") as ledger:  # a list would be memory that grows
+            while not self._is_over.wait(
+                begun + self.captured / BURST * INTERVAL - time.monotonic()
+            ):
+                ledger.writelines(f"{key}\n" for key in capture(agent, BURST, note=NOTE))
+                self.captured += BURST
+
+    def stop(self) -> None:
+        self._is_over.set()
+        self.join()
 
 
 def resident() -> int:
@@ -26,46 +51,30 @@ def resident() -> int:
     return pages * resource.getpagesize()
 
 
-count = ARGUMENTS["count"]
-captured = 0
-is_over = False
+def wait_until_spooled() -> dict[str, Any]:
+    while not (stats := agent.stats()).durable or stats.spool_pending < stats.pending:
+        pause.wait(0.005)
+    return {"durable": stats.durable, "spool_bytes": stats.spool_bytes}
 
 
-class FastClock(SystemClock):
-    """Dates events; intervals are real. It is right again when the outage is over."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._began = super().now() - count / RATE
-
-    def now(self) -> float:
-        return super().now() if is_over else self._began + captured / RATE
-
-
-agent = Agent(AgentConfig(**ARGUMENTS["settings"]), clock=FastClock())
-pause = threading.Event()
-ledger = Path(ARGUMENTS["ledger"])
+stream = Stream()
+stream.start()
 memory = []
-while captured < count:
-    with ledger.open("a") as file:  # a list of them would be memory that grows
-        file.write("".join(f"{key}\n" for key in capture(agent, BURST)))
-    captured += BURST
-    while (stats := agent.stats()).pending - stats.spool_pending > IN_HAND:
-        pause.wait(0.002)
-    if captured * 4 % count == 0:
-        memory.append(resident())
-is_over = True
-while not (stats := agent.stats()).spool_pending == stats.pending == count:
-    pause.wait(0.005)
-report(memory=memory, durable=stats.durable, spool_bytes=stats.spool_bytes)
+for _ in range(SAMPLES):
+    pause.wait(ARGUMENTS["seconds"] / SAMPLES)
+    memory.append(resident())
+report(captured=stream.captured, memory=memory, **wait_until_spooled())
 heard()  # the backend is up again, and the backlog drains
-report(captured=capture(agent, 10, fresh=True))
+fresh = capture(agent, 10, fresh=True)
+report(captured=fresh, memory=[resident()], **wait_until_spooled())
+heard()
+stream.stop()
 flushed = agent.flush(timeout=ARGUMENTS["patience"])
 stats = agent.stats()
 report(
     flushed=flushed,
     memory=[resident()],
-    delivered=stats.delivered,
+    captured=stream.captured,
     pending=stats.pending,
     dropped=sum(stats.dropped.values()),
 )
