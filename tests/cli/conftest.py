@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -9,7 +10,8 @@ from uuid import uuid4
 import pytest
 
 from guardagent import Agent, AgentConfig, SecurityEvent
-from tests.cli.shared import KEY, SharedSpool
+from tests.cli.shared import KEY, Relay, SharedSpool
+from tests.support.backend import Backend
 from tests.support.redis_server import RedisServer
 
 
@@ -57,3 +59,15 @@ def fill() -> Callable[..., list[str]]:
         return keys
 
     return put
+
+
+@pytest.fixture
+def relay(backend: Backend) -> Iterator[Callable[..., Relay]]:
+    """Start relays to `backend`; all are ended at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def start(spool: SharedSpool, *arguments: str, **environ: str) -> Relay:
+            started = Relay(spool, backend.url, *arguments, **environ)
+            return stack.enter_context(contextlib.closing(started))
+
+        yield start

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,18 +19,6 @@ if TYPE_CHECKING:
 
 StartRelay = Callable[..., Relay]
 Fill = Callable[..., list[str]]
-
-
-@pytest.fixture
-def relay(backend: Backend) -> Iterator[StartRelay]:
-    """Start relays to `backend`; all are ended at the end."""
-    with contextlib.ExitStack() as stack:
-
-        def start(spool: SharedSpool, *arguments: str, **environ: str) -> Relay:
-            started = Relay(spool, backend.url, *arguments, **environ)
-            return stack.enter_context(contextlib.closing(started))
-
-        yield start
 
 
 @pytest.mark.slow
