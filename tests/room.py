@@ -6,7 +6,7 @@ from typing import Any
 
 from guardagent.delivery import Delivery
 from guardagent.intake import Marker
-from guardagent.spool import MemorySpool
+from guardagent.spool import MemorySpool, Spool
 from guardagent.status import Callbacks, Ledger
 from guardagent.testing.clock import ManualClock
 from tests.scripted import ManualBell, ScriptedTransport, config, key, records
@@ -20,7 +20,7 @@ class Room:
     def __init__(
         self,
         *answers: Any,
-        spool: MemorySpool | None = None,
+        spool: Spool | None = None,
         max_bytes: int = 1 << 20,
         **settings: Any,
     ) -> None:
