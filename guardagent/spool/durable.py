@@ -156,8 +156,9 @@ class DurableSpool:
         batch = self._holding.next() or self._shelter.claim(limit, max_bytes, now)
         while batch is None:
             name = new_batch_id(now)
+            held = self._holding.ids()
             claim, depth = self._ask(
-                partial(self._store.claim, limit, max_bytes, name, now), (None, None)
+                partial(self._store.claim, limit, max_bytes, name, now, held), (None, None)
             )
             if depth is not None:
                 self._see(depth)

@@ -120,13 +120,19 @@ class RedisStore:
         return Added(lost, spans, _depth(records, nbytes, generation))
 
     def claim(
-        self, limit: int, max_bytes: int, batch_id: str, created_at: float
+        self,
+        limit: int,
+        max_bytes: int,
+        batch_id: str,
+        created_at: float,
+        held: Mapping[Kind, Sequence[Id]] | None = None,
     ) -> tuple[Claim | None, Depth]:
         """Take over what was pending for longer than a lease, or read from the group."""
         kind, ids, lengths, blob, name, named_at, *depth = self._run(
             scripts.CLAIM,
             *(self._owner, limit, max_bytes, HEADER_BYTES, batch_id, repr(created_at)),
             *(self._lease, repr(self._clock.now() - self._stale_after), self._forget_after),
+            *(write_ids((held or {}).get(kind, ())) for kind in _KINDS),
         )
         if not kind:
             return None, _depth(*depth)

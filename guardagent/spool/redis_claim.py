@@ -12,6 +12,11 @@ CLAIM = Script(
 local OWNER, LIMIT, MAX_BYTES, HEADER = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local BATCH_ID, CREATED_AT, LEASE = ARGV[5], ARGV[6], tonumber(ARGV[7])
 local STALE_AT, FORGET_AFTER = tonumber(ARGV[8]), tonumber(ARGV[9])
+-- What the claimer has in hand already: it is not leased to it again.
+local HELD = {events = {}, metrics = {}}
+for i, kind in ipairs(KINDS) do
+  for id in string.gmatch(ARGV[9 + i], '%S+') do HELD[kind][id] = true end
+end
 local generation = opened()
 
 local function fitting(kind, span)
@@ -40,7 +45,9 @@ local function take(kind, first, holder)
   end
   local ids, entries, found = {}, {}, {}
   local late = call('XPENDING', key, GROUP, 'IDLE', LEASE, first, last or '+', size, holder)
-  for i, one in ipairs(late) do ids[i] = one[1] end
+  for _, one in ipairs(late) do
+    if not HELD[kind][one[1]] then ids[#ids + 1] = one[1] end
+  end
   for _, some in ipairs(in_slices(ids, {'XCLAIM', key, GROUP, OWNER, LEASE})) do
     for _, entry in ipairs(some) do
       if entry then  -- before 7.0 there is false where a record was deleted
@@ -68,7 +75,7 @@ local function take_over()
     for _ = 1, 100 do
       local late = call('XPENDING', STREAMS[kind], GROUP, 'IDLE', LEASE, from, '+', 100)
       for _, one in ipairs(late) do
-        local taken = one[2] ~= OWNER and take(kind, one[1], one[2])
+        local taken = not HELD[kind][one[1]] and take(kind, one[1], one[2])
         if taken then return taken end
       end
       if #late < 100 then break end

@@ -97,12 +97,17 @@ class SQLiteStore:
         return Added(lost, spans, self._depth(db))
 
     def claim(
-        self, limit: int, max_bytes: int, batch_id: str, created_at: float
+        self,
+        limit: int,
+        max_bytes: int,
+        batch_id: str,
+        created_at: float,
+        held: Mapping[Kind, Sequence[Id]] | None = None,
     ) -> tuple[Claim | None, Depth]:
         """Lease a lease that ran out, or a new span."""
 
         def work(db: sqlite3.Connection) -> tuple[Claim | None, Depth]:
-            claim = self._take_over(db) or self._claim_new(
+            claim = self._take_over(db, held or {}) or self._claim_new(
                 db, limit, max_bytes, batch_id, created_at
             )
             return claim, self._depth(db)
@@ -319,16 +324,20 @@ class SQLiteStore:
 
     # -- leases ------------------------------------------------------------------------------
 
-    def _take_over(self, db: sqlite3.Connection) -> Claim | None:
+    def _take_over(
+        self, db: sqlite3.Connection, held: Mapping[Kind, Sequence[Id]]
+    ) -> Claim | None:
         """Take a lease that ran out: somebody was killed, or has given it back."""
         now = self._clock.monotonic()
         # The clock begins anew when the machine does: a deadline far ahead is of another life.
         query = (
             "SELECT id, kind, first, last, size, batch_id, created_at FROM leases"
-            " WHERE owner <> ? AND (deadline <= ? OR deadline > ?) ORDER BY id"
+            " WHERE deadline <= ? OR deadline > ? ORDER BY id"
         )
-        late = db.execute(query, (self._owner, now, now + _LEASE_MAX)).fetchall()
+        late = db.execute(query, (now, now + _LEASE_MAX)).fetchall()
         for lease, kind, first, last, size, batch_id, created_at in late:
+            if any(first <= id_ <= last for id_ in held.get(kind, ())):
+                continue
             entries = db.execute(
                 f"SELECT id, frame FROM {kind} WHERE id BETWEEN ? AND ? ORDER BY id", (first, last)
             ).fetchall()

@@ -99,7 +99,12 @@ class Store(Protocol):
         ...
 
     def claim(
-        self, limit: int, max_bytes: int, batch_id: str, created_at: float
+        self,
+        limit: int,
+        max_bytes: int,
+        batch_id: str,
+        created_at: float,
+        held: Mapping[Kind, Sequence[Id]] | None = None,
     ) -> tuple[Claim | None, Depth]:
         """Lease the oldest records of one kind: first those whose lease ran out, then new ones.
 
@@ -113,6 +118,9 @@ class Store(Protocol):
                 lease more.
             batch_id: the name to remember for records that are leased for the first time.
             created_at: unix seconds, to be remembered with it.
+            held: what this process has in hand already; it is not leased to it again, however late
+                the lease is. Any other lease that ran out is, also one of its own: the answer to
+                that claim was lost.
         """
         ...
 

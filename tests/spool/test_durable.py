@@ -543,8 +543,8 @@ def test_an_append_whose_answer_was_lost_repeats_its_records(home: Home) -> None
 
 
 def test_a_claim_whose_answer_was_lost_comes_back(home: Home) -> None:
-    """Leased to a process that does not know of it, it is not stuck as long as that one lives."""
-    agent, other = home.agent(), home.spool()
+    """To the very process that does not know of it, if that is the only one."""
+    agent = home.agent()
     agent.spool.append(records(4))
     agent.store.fail("claim", after=True)
     assert agent.spool.claim(2, LARGE, NOW) is None
@@ -555,7 +555,7 @@ def test_a_claim_whose_answer_was_lost_comes_back(home: Home) -> None:
     for _ in range(10):
         home.pass_time(LEASE / 4)
         agent.spool.tend()
-        found += drained(other)
+        found += drained(agent.spool)
 
     assert agent.spool.ack(held) == 2
     assert sorted(found + keys(held.bodies)) == [key(n) for n in range(4)]

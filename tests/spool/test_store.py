@@ -24,9 +24,15 @@ def put(store: Store, count: int, kind: Kind = "events", **fields: Any) -> Any:
 
 
 def try_claim(
-    store: Store, limit: int = 100, *, max_bytes: int = LARGE, name: str = "1-a", at: float = 1.0
+    store: Store,
+    limit: int = 100,
+    *,
+    max_bytes: int = LARGE,
+    name: str = "1-a",
+    at: float = 1.0,
+    held: Any = None,
 ) -> Claim | None:
-    return store.claim(limit, max_bytes, name, at)[0]
+    return store.claim(limit, max_bytes, name, at, held)[0]
 
 
 def claim(store: Store, limit: int = 100, **asked: Any) -> Claim:
@@ -362,11 +368,26 @@ def test_a_renewal_tells_what_is_still_held(home: Home, store: Store, other: Sto
 def test_ones_own_is_not_taken_over(home: Home, store: Store) -> None:
     """After a suspend a lease looks expired; its holder still has the records in hand."""
     put(store, 3)
-    claim(store)
+    held = ids(claim(store))
 
     home.pass_time(LEASE + 1)
 
-    assert try_claim(store) is None
+    assert try_claim(store, held={"events": held}) is None
+
+
+def test_a_claim_that_nobody_heard_of_comes_back(home: Home, store: Store) -> None:
+    """Its answer was lost: to whoever made it, too, beside what that one holds."""
+    put(store, 6)
+    held = ids(claim(store, 2))
+    unheard = claim(store, 2, name="7-first")
+
+    home.pass_time(LEASE + 1)
+    found = [try_claim(store, 2, held={"events": held}) for _ in range(3)]
+
+    assert [names(one) for one in found] == [span(2, 4), span(4, 6), []]
+    assert found[0] is not None
+    assert found[0].batch_id == "7-first"
+    assert ids(found[0]) == ids(unheard)
 
 
 def test_what_is_left_of_a_lease_has_no_name(home: Home, store: Store, other: Store) -> None:
