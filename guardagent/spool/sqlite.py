@@ -77,7 +77,8 @@ class SQLiteStore:
 
     def append(self, frames: Mapping[Kind, Sequence[bytes]]) -> Added:
         """Keep the frames in one transaction."""
-        return self._file.transaction(lambda db: self._append(db, frames))
+        growth = sum(sum(map(len, some)) for some in frames.values())
+        return self._file.transaction(lambda db: self._append(db, frames), growth=growth)
 
     def _append(self, db: sqlite3.Connection, frames: Mapping[Kind, Sequence[bytes]]) -> Added:
         spans: dict[Kind, tuple[Id, Id]] = {}
@@ -257,7 +258,7 @@ class SQLiteStore:
     def put(self, name: str, value: bytes) -> None:
         """Replace it."""
         statement = "INSERT OR REPLACE INTO kept VALUES (?, ?)"
-        self._file.transaction(lambda db: db.execute(statement, (name, value)))
+        self._file.transaction(lambda db: db.execute(statement, (name, value)), growth=len(value))
 
     # -- what operators do -------------------------------------------------------------------
 
@@ -324,9 +325,7 @@ class SQLiteStore:
 
     # -- leases ------------------------------------------------------------------------------
 
-    def _take_over(
-        self, db: sqlite3.Connection, held: Mapping[Kind, Sequence[Id]]
-    ) -> Claim | None:
+    def _take_over(self, db: sqlite3.Connection, held: Mapping[Kind, Sequence[Id]]) -> Claim | None:
         """Take a lease that ran out: somebody was killed, or has given it back."""
         now = self._clock.monotonic()
         # The clock begins anew when the machine does: a deadline far ahead is of another life.

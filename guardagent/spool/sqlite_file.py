@@ -21,6 +21,7 @@ from guardagent import _fork
 from guardagent._clock import Bell
 from guardagent._log import say
 from guardagent.errors import SpoolError
+from guardagent.spool.sqlite_disk import Disk
 
 __all__ = ["SQLiteFile"]
 
@@ -31,9 +32,10 @@ _T = TypeVar("_T")
 _PATIENCE = 2.0
 #: And between two looks whether it is over: at first, and at most.
 _NAP, _NAP_MOST = 0.000_5, 0.01
-#: Kept in the file for the next burst, in pages; what is beyond goes back to the file system.
-_SPARE_PAGES = 1_024
-_LOG_BYTES = 4 * 1024 * 1024
+#: Kept in the file for the next burst; what is beyond goes back to the file system. As much may be
+#: in the log before it is emptied into the file. On a small disk either is less.
+_SPARE_BYTES = _LOG_BYTES = 4 * 1024 * 1024
+_PAGE_BYTES = 4_096
 _VERSION = 1
 
 _SCHEMA = """
@@ -79,6 +81,7 @@ class SQLiteFile:
         #: Random text made together with the file.
         self.generation = ""
         self._fsync = fsync
+        self._disk = Disk(path)
         self._lock = threading.Lock()  # guards the connection, which serves one thread at a time
         self._bell = Bell()  # rung by nobody: a wait on it is a nap
         self._connection: sqlite3.Connection | None = None
@@ -86,14 +89,20 @@ class SQLiteFile:
         self._is_forking = False
         _fork.close_before(self)
 
-    def transaction(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    def transaction(self, work: Callable[[sqlite3.Connection], _T], *, growth: int = 0) -> _T:
         """Do work that is done whole or not at all.
+
+        Args:
+            work: what to do.
+            growth: bytes that it adds; without any it is done on a disk that is nearly full, too.
 
         Raises:
             SpoolError: it was not done.
         """
         with self._lock, self._guarded():
             db = self._patiently(self._open)
+            if growth and not self._disk.takes(growth):
+                self._make_room(db, growth)
             db = self._patiently(self._begin)
             try:
                 result = work(db)
@@ -118,11 +127,19 @@ class SQLiteFile:
         with self._lock, self._guarded():
             db = self._open()
             (spare,) = db.execute("PRAGMA freelist_count").fetchone()
-            if spare > _SPARE_PAGES:
+            kept = min(_SPARE_BYTES, self._disk.reserve // 4) // _PAGE_BYTES
+            if spare > kept:
                 (pages,) = db.execute("PRAGMA page_count").fetchone()
                 if spare > pages // 2:
                     # `execute` would take one step of it, and free one page.
-                    db.executescript(f"PRAGMA incremental_vacuum({_SPARE_PAGES})")
+                    db.executescript(f"PRAGMA incremental_vacuum({kept})")
+
+    def _make_room(self, db: sqlite3.Connection, growth: int) -> None:
+        with contextlib.suppress(sqlite3.OperationalError):  # somebody is reading
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        (spare,) = db.execute("PRAGMA freelist_count").fetchone()
+        if not self._disk.has_room(growth, spare=spare * _PAGE_BYTES):
+            raise SpoolError(f"{self.path}: the disk is nearly full")
 
     def before_fork(self) -> None:
         """Close the connection, and keep others from opening it until the fork is over."""
@@ -230,7 +247,12 @@ class SQLiteFile:
                 db.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 db.execute("PRAGMA synchronous = OFF")  # an empty file has nothing to lose
             db.execute("PRAGMA journal_mode = WAL")
-            db.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+            # Some builds write zeros over each page that goes: a whole purge would go to the log.
+            db.execute("PRAGMA secure_delete = FAST")
+            self._disk.measure()
+            log = min(_LOG_BYTES, self._disk.reserve // 4)
+            db.execute(f"PRAGMA journal_size_limit = {log}")
+            db.execute(f"PRAGMA wal_autocheckpoint = {max(1, log // _PAGE_BYTES)}")
             if version == 0:
                 _create(db)
             db.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
