@@ -131,7 +131,7 @@ class RedisStore:
         kind, ids, lengths, blob, name, named_at, *depth = self._run(
             scripts.CLAIM,
             *(self._owner, limit, max_bytes, HEADER_BYTES, batch_id, repr(created_at)),
-            *(self._lease, repr(self._clock.now() - self._stale_after), self._forget_after),
+            *(self._lease, repr(self._clock.now()), self._stale_after, self._forget_after),
             *(write_ids((held or {}).get(kind, ())) for kind in _KINDS),
         )
         if not kind:

@@ -11,23 +11,28 @@ CLAIM = Script(
     + """
 local OWNER, LIMIT, MAX_BYTES, HEADER = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local BATCH_ID, CREATED_AT, LEASE = ARGV[5], ARGV[6], tonumber(ARGV[7])
-local STALE_AT, FORGET_AFTER = tonumber(ARGV[8]), tonumber(ARGV[9])
+local NOW, STALE_AFTER, FORGET_AFTER = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 -- What the claimer has in hand already: it is not leased to it again.
 local HELD = {events = {}, metrics = {}}
 for i, kind in ipairs(KINDS) do
-  for id in string.gmatch(ARGV[9 + i], '%S+') do HELD[kind][id] = true end
+  for id in string.gmatch(ARGV[10 + i], '%S+') do HELD[kind][id] = true end
 end
 local generation = opened()
 
 local function fitting(kind, span)
   local fits, room = {}, MAX_BYTES
-  local some = call('XRANGE', STREAMS[kind], '(' .. span[1], span[2], 'COUNT', LIMIT)
-  for i, entry in ipairs(some) do
+  for i, entry in ipairs(waiting(kind, span, LIMIT)) do
     room = room - (#frame_of(entry) - HEADER + 1)
     if room < 0 and i > 1 then break end
     fits[i] = entry
   end
   return fits
+end
+
+-- How many records go into a claim, to judge by what there is.
+local function claim_size(kind)
+  local average = math.max(1, bytes_of(kind) / math.max(1, call('XLEN', STREAMS[kind])))
+  return math.min(LIMIT, math.max(1, math.floor(MAX_BYTES / average)))
 end
 
 -- The lease that begins at this record, as it was made, if its name is known still.
@@ -39,9 +44,7 @@ local function take(kind, first, holder)
     last, size, name, created_at = string.match(named, '^(%S+) (%d+) (%S+) ([%d.e+]+)$')
   end
   if not size or tonumber(size) < 1 or not tonumber(created_at) then
-    name, last = nil, nil
-    local average = math.max(1, bytes_of(kind) / math.max(1, call('XLEN', key)))
-    size = math.min(LIMIT, math.max(1, math.floor(MAX_BYTES / average)))
+    name, last, size = nil, nil, claim_size(kind)
   end
   local ids, entries, found = {}, {}, {}
   local late = call('XPENDING', key, GROUP, 'IDLE', LEASE, first, last or '+', size, holder)
@@ -84,59 +87,82 @@ local function take_over()
   end
 end
 
-local function lease_history(kind, entries, high)
+local function ms_of(entry) return tonumber(string.match(entry[1], '^%d+')) end
+
+-- The id before which all is history: made of what has grown old among the news, if that is much.
+local function divide_of(kind, span)
+  local key, much = STREAMS[kind], 4 * claim_size(kind)
+  local oldest = call('XLEN', key) > much and waiting(kind, span, 1)[1]
+  if not oldest or made_at(oldest) >= NOW - STALE_AFTER then return nil end
+  local newest = call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+  local low, high = ms_of(oldest), ms_of(newest) + 1
+  while high - low > 1 do  -- what came in the millisecond `high` or later is young
+    local middle = math.floor((low + high) / 2)
+    local some = call('XRANGE', key, string.format('%.0f', middle), '+', 'COUNT', 1)
+    -- Half as old is young: so a divide holds for a while before the next one is drawn.
+    if some[1] and made_at(some[1]) < NOW - STALE_AFTER / 2 then low = middle else high = middle end
+  end
+  local divide = string.format('%.0f-18446744073709551615', high - 1)
+  local old = call('XRANGE', key, '(' .. span[1], divide, 'COUNT', much + 1)
+  return #old > much and divide
+end
+
+local function lease(kind, entries, is_history)
+  if not is_history then
+    call('XREADGROUP', 'GROUP', GROUP, OWNER, 'COUNT', #entries, 'STREAMS', STREAMS[kind], '>')
+    return
+  end
   local ids = {}
   for i, entry in ipairs(entries) do ids[i] = entry[1] end
   in_slices(ids, {'XCLAIM', STREAMS[kind], GROUP, OWNER, 0}, {'FORCE', 'JUSTID'})
-  call('HSET', STATE, kind .. ':low', ids[#ids], kind .. ':high', high, kind .. ':turn', 'news')
 end
 
-local function lease_news(kind, entries)
-  call('XREADGROUP', 'GROUP', GROUP, OWNER, 'COUNT', #entries, 'STREAMS', STREAMS[kind], '>')
-end
-
-local function take_new(kind, spans, group)
-  local key, entries = STREAMS[kind], fitting(kind, spans[1])
-  if #spans == 2 then
-    local turn = #entries == 0 or call('HGET', STATE, kind .. ':turn') == 'news'
-    local news = turn and fitting(kind, spans[2]) or {}
-    if #entries == 0 then
-      call('HDEL', STATE, kind .. ':low', kind .. ':high', kind .. ':turn')
-    elseif #news > 0 then
-      lease_news(kind, news)
-      call('HSET', STATE, kind .. ':turn', 'history')
-    else
-      lease_history(kind, entries, spans[1][2])
-      return entries
-    end
-    if #entries == 0 and #news > 0 then lease_news(kind, news) end
-    return news
+local function take_new(kind, fresh)
+  local spans = spans_of(kind)
+  local divide = divide_of(kind, spans[#spans])
+  if divide then
+    call('XGROUP', 'SETID', STREAMS[kind], GROUP, divide)
+    spans = {{spans[1][1], divide}, {divide, '+'}}
   end
-  if made_at(entries[1]) < STALE_AT and call('XLEN', key) - group.pending > 4 * LIMIT then
-    local high = call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1][1]
-    call('XGROUP', 'SETID', key, GROUP, high)
-    lease_history(kind, entries, high)
-  else
-    lease_news(kind, entries)
+  local i = fresh and #spans or 1
+  local entries = fitting(kind, spans[i])
+  if #entries == 0 then
+    i = 3 - i
+    entries = fitting(kind, spans[i])
+  end
+  lease(kind, entries, i < #spans)
+  local low, high, turn = kind .. ':low', kind .. ':high', 'turn'
+  if #spans == 2 and i == 2 and not fresh then
+    call('HDEL', STATE, low, high, turn)  -- history has come to its end
+  elseif #spans == 2 then
+    local last = i == 1 and entries[#entries][1] or spans[1][1]
+    call('HSET', STATE, low, last, high, spans[1][2], turn, i == 1 and 'news' or 'history')
+  elseif fresh then
+    call('HSET', STATE, turn, 'history')
   end
   return entries
 end
 
-local function take_oldest()
-  local best, best_at, spans, group
+-- The kind of which something waits longest, or news do.
+local function oldest_kind(fresh)
+  local best, best_at
   for _, kind in ipairs(KINDS) do
-    local some, its_group = spans_of(kind)
-    local head = next_of(kind, some, 1)[1]
-    if head and (not best or made_at(head) < best_at) then
-      best, best_at, spans, group = kind, made_at(head), some, its_group
-    end
+    local spans = spans_of(kind)
+    local head = next_of(kind, fresh and {spans[#spans]} or spans, 1)[1]
+    if head and (not best or made_at(head) < best_at) then best, best_at = kind, made_at(head) end
   end
-  if not best then return nil end
-  local entries = take_new(best, spans, group)
+  return best
+end
+
+local function take_oldest()
+  local fresh = call('HGET', STATE, 'turn') == 'news'
+  local kind = oldest_kind(fresh) or (fresh and oldest_kind(false))
+  if not kind then return nil end
+  local entries = take_new(kind, fresh)
   local first, last = entries[1][1], entries[#entries][1]
   local name = string.format('%s %d %s %s', last, #entries, BATCH_ID, CREATED_AT)
-  call('HSET', BATCHES, best .. ':' .. first, name)
-  return {best, entries, '', ''}
+  call('HSET', BATCHES, kind .. ':' .. first, name)
+  return {kind, entries, '', ''}
 end
 
 -- Consumers of processes that ended long ago.

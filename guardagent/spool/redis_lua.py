@@ -70,6 +70,14 @@ local function in_slices(ids, before, after)
   return results
 end
 
+local function group_of(kind)
+  for _, one in ipairs(call('XINFO', 'GROUPS', STREAMS[kind])) do
+    local group = {}
+    for i = 1, #one, 2 do group[one[i]] = one[i + 1] end
+    if group.name == GROUP then return group end
+  end
+end
+
 local function begin()
   local time = call('TIME')
   local generation = time[1] .. '.' .. time[2]
@@ -80,6 +88,9 @@ local function begin()
     for _, entry in ipairs(some) do size = size + select(2, frame_of(entry)) end
     if #some > 0 then size = math.floor(size / #some * call('XLEN', STREAMS[kind])) end
     call('HSET', STATE, kind .. ':bytes', string.format('%.0f', size))
+    -- A group that was there has gone ahead, perhaps past history that only the state knew of.
+    local last = group_of(kind)['last-delivered-id']
+    if last ~= '0-0' then call('HSET', STATE, kind .. ':low', '0-0', kind .. ':high', last) end
   end
   call('HSET', STATE, 'generation', generation)
   return generation
@@ -126,29 +137,40 @@ local function forget(kind, ids, size)
   return gone
 end
 
-local function group_of(kind)
-  for _, one in ipairs(call('XINFO', 'GROUPS', STREAMS[kind])) do
-    local group = {}
-    for i = 1, #one, 2 do group[one[i]] = one[i + 1] end
-    if group.name == GROUP then return group end
-  end
-end
-
 -- What nobody has leased yet, as pairs: behind the first id, up to the second. Usually that is all
 -- behind the group's last id. While a long backlog drains, the group has gone ahead to the news,
--- and history lies between `low` and `high`.
+-- and history lies between `low` and `high`, perhaps with leases of former news within it.
 local function spans_of(kind)
   local group = group_of(kind)
   if not group then return {} end
   local divide = call('HMGET', STATE, kind .. ':low', kind .. ':high')
   local spans = {{group['last-delivered-id'], '+'}}
   if divide[1] then table.insert(spans, 1, {divide[1], divide[2]}) end
-  return spans, group
+  return spans
+end
+
+-- The first of a span that nobody has leased, up to the next lease.
+local function waiting(kind, span, count)
+  local key, from = STREAMS[kind], '(' .. span[1]
+  while true do
+    local some = call('XRANGE', key, from, span[2], 'COUNT', count)
+    if #some == 0 or span[2] == '+' then return some end
+    local leased, free = {}, {}
+    local last = some[#some][1]
+    for _, one in ipairs(call('XPENDING', key, GROUP, some[1][1], last, #some)) do
+      leased[one[1]] = true
+    end
+    for _, entry in ipairs(some) do
+      if not leased[entry[1]] then free[#free + 1] = entry elseif #free > 0 then break end
+    end
+    if #free > 0 then return free end
+    from = '(' .. last
+  end
 end
 
 local function next_of(kind, spans, count)
   for _, span in ipairs(spans) do
-    local some = call('XRANGE', STREAMS[kind], '(' .. span[1], span[2], 'COUNT', count)
+    local some = waiting(kind, span, count)
     if #some > 0 then return some end
   end
   return {}

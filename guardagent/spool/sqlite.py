@@ -68,7 +68,7 @@ class SQLiteStore:
         self._owner = owner
         self._clock = clock
         self._stale_after = stale_after
-        self._is_fresh_turn = False
+        self._is_fresh_turn = True
 
     def __repr__(self) -> str:
         return f"<SQLiteStore {str(self._file.path)!r}>"
@@ -355,39 +355,32 @@ class SQLiteStore:
     def _claim_new(
         self, db: sqlite3.Connection, limit: int, max_bytes: int, batch_id: str, created_at: float
     ) -> Claim | None:
-        lanes = [lane for kind in _KINDS if (lane := Lane.of(db, kind)).is_open]
-        if len(lanes) > 1:
-            lanes.sort(key=lambda lane: lane.next_at(db))
-        for lane in lanes:
-            self._is_fresh_turn = not self._is_fresh_turn
-            entries = lane.take(
-                db,
-                limit,
-                max_bytes,
-                stale_at=self._clock.now() - self._stale_after,
-                fresh=self._is_fresh_turn,
-            )
-            if entries:
-                db.execute(
-                    "INSERT INTO leases (kind, first, last, size, owner, deadline, batch_id,"
-                    " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        lane.kind,
-                        entries[0][0],
-                        entries[-1][0],
-                        len(entries),
-                        self._owner,
-                        self._clock.monotonic() + self._lease,
-                        batch_id,
-                        created_at,
-                    ),
-                )
-                return Claim(lane.kind, entries)
-        return None
+        lanes, fresh = [Lane.of(db, kind) for kind in _KINDS], self._is_fresh_turn
+        lane = _oldest(lanes, fresh=fresh) or _oldest(lanes, fresh=False)
+        if lane is None:
+            return None
+        self._is_fresh_turn = not fresh
+        entries = lane.take(
+            limit, max_bytes, now=self._clock.now(), stale_after=self._stale_after, fresh=fresh
+        )
+        db.execute(
+            "INSERT INTO leases (kind, first, last, size, owner, deadline, batch_id, created_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                lane.kind,
+                entries[0][0],
+                entries[-1][0],
+                len(entries),
+                self._owner,
+                self._clock.monotonic() + self._lease,
+                batch_id,
+                created_at,
+            ),
+        )
+        return Claim(lane.kind, entries)
 
     def _unclaimed(self, db: sqlite3.Connection, kind: Kind) -> Iterator[tuple[int, bytes]]:
-        lane = Lane.of(db, kind)
-        for low, high in lane.spans:
+        for low, high in Lane.of(db, kind).spans():
             query = f"SELECT id, frame FROM {kind} WHERE id > ? AND id <= ? ORDER BY id"
             yield from db.execute(query, (low, high))
 
@@ -442,6 +435,12 @@ class SQLiteStore:
     def _depth(self, db: sqlite3.Connection) -> Depth:
         row = db.execute("SELECT total(records), total(nbytes) FROM lanes").fetchone()
         return Depth(int(row[0]), int(row[1]), self._file.generation)
+
+
+def _oldest(lanes: Sequence[Lane], *, fresh: bool) -> Lane | None:
+    """Return the lane in which something waits longest, or news do."""
+    found = [(moment, lane) for lane in lanes if (moment := lane.next_at(fresh=fresh)) is not None]
+    return min(found, key=lambda one: one[0])[1] if found else None
 
 
 def _spans(ids: Sequence[int]) -> Iterator[tuple[int, int]]:

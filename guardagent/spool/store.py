@@ -108,8 +108,8 @@ class Store(Protocol):
     ) -> tuple[Claim | None, Depth]:
         """Lease the oldest records of one kind: first those whose lease ran out, then new ones.
 
-        While a long backlog drains, every other claim takes from what came after it began, so
-        that news do not wait for history.
+        While a long backlog drains, every other claim takes from what is young or was not long ago,
+        so that news do not wait for history.
 
         Args:
             limit: records.

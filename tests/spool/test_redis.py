@@ -303,7 +303,8 @@ def test_deleted_records_do_not_stop_a_takeover(room: Room) -> None:
     """Their leases go, and what is left comes."""
     store, other = room.store(lease=0.001), room.store(lease=0.001)
     put(store, 6)
-    held = [*ids(claim(store, 3)), *ids(claim(store, 3))]
+    first = ids(claim(store, 3))
+    held = [*first, *ids(claim(store, 3, held={"events": first}))]
     for id_ in (*held[:3], held[4]):
         room.do("XDEL", "events", f"{id_ >> 64}-{id_ & 0xFFFF}")
 
@@ -372,6 +373,20 @@ def test_a_lost_state_is_counted_anew(room: Room) -> None:
     assert after.nbytes == 5 * (100 + HEADER_BYTES) + 50 + HEADER_BYTES
     assert after.generation != before.generation
     assert len(drained(store)) == 6
+
+
+def test_a_lost_state_costs_no_history(room: Room) -> None:
+    """The group has gone ahead of it; what nobody holds comes, and only that."""
+    store, other = room.store(), room.store()
+    put(store, 100, created_at=1.0)
+    held = names(claim(store, 10))
+    put(store, 10, start=100)
+    held += names(claim(store, 10))
+
+    room.do("DEL", "state")
+
+    assert held == [*span(0, 10), *span(100, 110)]
+    assert drained(other, 10) == span(10, 100)
 
 
 def test_a_server_that_lost_everything_begins_anew(own: Room) -> None:

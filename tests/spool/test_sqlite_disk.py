@@ -53,14 +53,15 @@ def _store(disk: Path, **settings: Any) -> SQLiteStore:
 
 def fill(store: SQLiteStore, size: int = 500) -> int:
     """Append until the disk takes no more; return how many records it took."""
-    total = 0
-    while True:
+    total, told = 0, ""
+    while not told:
         try:
             store.append({"events": [pack(one) for one in records(20, start=total, size=size)]})
+            total += 20
         except SpoolError as error:
-            assert str(error).endswith("spool.db: the disk is nearly full")
-            return total
-        total += 20
+            told = str(error)
+    assert told.endswith("spool.db: the disk is nearly full")
+    return total
 
 
 def empty(

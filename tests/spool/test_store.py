@@ -553,6 +553,82 @@ def test_news_do_not_wait_for_history(home: Home, store: Store, other: Store) ->
     )
 
 
+def _outage(home: Home, store: Store, start: int, count: int, kind: Kind = "events") -> int:
+    """Put ten in each second; return the number of the next one."""
+    for number in range(start, start + count, 10):
+        put(store, 10, kind, start=number, created_at=home.clock.now())
+        home.clock.advance(1.0)
+    return start + count
+
+
+def _claims_until(stores: Sequence[Store], name: str) -> int:
+    """Settle claim after claim until that record comes; return how many it took."""
+    for n in range(1_000):
+        one = claim(stores[n % len(stores)], 10)
+        stores[0].settle(one.kind, ids(one))
+        if name in names(one):
+            return n
+    pytest.fail("it never came")
+
+
+def test_news_do_not_wait_for_a_second_outage(home: Home, store: Store) -> None:
+    """What was news when the first one ended is history by now."""
+    end = _outage(home, store, 0, 600)
+    for _ in range(4):
+        one = claim(store, 10)
+        store.settle(one.kind, ids(one))
+    end = _outage(home, store, end, 600)
+    put(store, 1, start=end, created_at=home.clock.now())
+
+    assert _claims_until([store], key(end)) < 40
+
+
+def test_news_do_not_wait_when_somebody_starts_in_an_outage(
+    home: Home, store: Store, other: Store
+) -> None:
+    """Its first claim comes to nothing, and leaves no mark on what comes after."""
+    end = _outage(home, store, 0, 600)
+    held = [claim(store, 10), claim(other, 10)]
+    end = _outage(home, store, end, 600)
+    put(store, 1, start=end, created_at=home.clock.now())
+    for one, by in zip(held, (store, other), strict=True):
+        by.settle(one.kind, ids(one))
+
+    assert _claims_until([store, other], key(end)) < 80
+
+
+def test_news_of_one_kind_do_not_wait_for_history_of_the_other(home: Home, store: Store) -> None:
+    """It is by turns for both kinds together."""
+    end = _outage(home, store, 0, 600)
+    claim(store, 10)
+    put(store, 1, "metrics", start=end, created_at=home.clock.now())
+
+    assert _claims_until([store], key(end)) < 40
+
+
+def test_what_is_held_of_former_news_is_leased_once(home: Home, store: Store, other: Store) -> None:
+    """It lies within what has become history, and neither expires nor gives way there."""
+    end = _outage(home, store, 0, 300)
+    held = [claim(other, 10) for _ in range(4)]
+    kept = {name for one in held for name in names(one)}
+    end = _outage(home, store, end, 600)
+    other.renew({"events": [id_ for one in held for id_ in ids(one)]})
+    taken = [*names(claim(store, 10)), *names(claim(store, 10))]
+    bounded = home.store(max_records=600)
+    lost = put(bounded, 1, start=end, created_at=home.clock.now()).lost
+
+    expired = store.expire(home.clock.now() - 50)[0]
+    found = drained(store, 10)
+
+    assert lost == 301
+    assert lost + expired + len(found) + len(kept) + len(taken) == 901
+    assert set(found) >= set(span(400, 901)) - kept - set(taken)
+    assert not set(found) & kept
+    assert not set(taken) & kept
+    assert len(set(found)) == len(found)
+    assert other.settle("events", [id_ for one in held for id_ in ids(one)])[0] == 40
+
+
 def test_history_and_news_come_to_an_end(home: Home, store: Store, other: Store) -> None:
     """Each record comes once, and then all is as before."""
     now = home.clock.now()
