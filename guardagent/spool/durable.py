@@ -40,6 +40,8 @@ _U = TypeVar("_U")
 _MOVED_AT_A_TIME = 1_000
 #: Seconds after which whoever moves them sees to something else first: it may be the intake.
 _MOVING = 0.2
+#: Seconds between two looks at the age of what is in the store.
+_EXPIRED_EVERY = 1.0
 _UNKNOWN = Depth(0, 0, "")
 #: What proves that a store takes something in: about as large as a small append.
 _PROBE = "probe", bytes(16 * 1024)
@@ -98,6 +100,7 @@ class DurableSpool:
         self._spans = Spans()
         self._depth = _UNKNOWN
         self._heard_at = float("-inf")  # when the store last said how much it holds
+        self._expired = float("-inf")  # the age that was last asked for
         self._put, self._taken = Tally(), Tally()  # by this process, of the store's records
         self._seeing = threading.Lock()  # guards the generation and what follows from a new one
         self._renewal = lease / 3
@@ -242,8 +245,11 @@ class DurableSpool:
         for batch in self._holding.expired(before):
             forget = partial(self._store.settle, batch.kind, batch.position.ids)
             lost += self._settle(len(batch), forget)
+        if abs(before - self._expired) < _EXPIRED_EVERY:
+            return lost
         n, depth = self._ask(partial(self._store.expire, before), (0, None))
         if depth is not None:
+            self._expired = before
             self._see(depth)
         self._taken.add(n)
         return lost + n

@@ -21,7 +21,8 @@ local generation = opened()
 
 local function fitting(kind, span)
   local fits, room = {}, MAX_BYTES
-  for i, entry in ipairs(waiting(kind, span, LIMIT)) do
+  -- An entry is larger than what it adds to a batch.
+  for i, entry in ipairs(waiting(kind, span, LIMIT, MAX_BYTES + LIMIT * (HEADER + 1))) do
     room = room - (#frame_of(entry) - HEADER + 1)
     if room < 0 and i > 1 then break end
     fits[i] = entry

@@ -37,6 +37,7 @@ PRELUDE = """
 local STATE, DEAD, BATCHES, KEPT = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local KINDS, STREAMS, GROUP = {'events', 'metrics'}, {events = KEYS[1], metrics = KEYS[2]}, 'agents'
 local call = redis.call
+local PAGE_BYTES = 1048576
 
 -- A foreign entry is shown as a frame of no version, and takes up no bytes of the bound.
 local function frame_of(entry)
@@ -149,11 +150,30 @@ local function spans_of(kind)
   return spans
 end
 
+-- Entries of a stream, at most so many and of about so many bytes: the server does nothing else
+-- while it copies them.
+local function page_of(key, from, to, count, room)
+  local found, step = {}, 1
+  local size, most = 0, room or PAGE_BYTES
+  while #found < count and size < most do
+    local some = call('XRANGE', key, from, to, 'COUNT', math.min(step, count - #found))
+    if #some == 0 then break end
+    for _, entry in ipairs(some) do
+      for _, field in ipairs(entry[2]) do size = size + #field end
+      found[#found + 1] = entry
+    end
+    from = '(' .. some[#some][1]
+    step = math.min(2 * step, math.max(1, math.floor((most - size) / (size / #found))))
+  end
+  return found
+end
+
 -- The first of a span that nobody has leased, up to the next lease.
-local function waiting(kind, span, count)
+local function waiting(kind, span, count, room)
   local key, from = STREAMS[kind], '(' .. span[1]
   while true do
-    local some = call('XRANGE', key, from, span[2], 'COUNT', count)
+    local some = count == 1 and call('XRANGE', key, from, span[2], 'COUNT', 1)
+      or page_of(key, from, span[2], count, room)
     if #some == 0 or span[2] == '+' then return some end
     local leased, free = {}, {}
     local last = some[#some][1]

@@ -88,21 +88,32 @@ EXPIRE = Script(
     PRELUDE
     + """
 local generation, before, gone, left = opened(), tonumber(ARGV[1]), 0, 10
+
+-- The front of a span; true when there may be more.
+local function expire(kind, span)
+  local some = waiting(kind, span, 1)
+  local moment = some[1] and made_at(some[1])
+  if not moment or (moment >= before and moment < math.huge) then return false end
+  some = waiting(kind, span, 500)
+  local ids, total = {}, 0
+  for _, entry in ipairs(some) do
+    local moment = made_at(entry)
+    -- One that cannot be told is left, and hides none behind it.
+    if moment < before then
+      ids[#ids + 1], total = entry[1], total + select(2, frame_of(entry))
+    elseif moment < math.huge then
+      some = {}
+      break
+    end
+  end
+  gone = gone + forget(kind, ids, total)
+  if #some > 0 then span[1] = some[#some][1] end
+  return #some > 0
+end
+
 for _, kind in ipairs(KINDS) do
   for _, span in ipairs(spans_of(kind)) do
-    local count = 1
-    while left > 0 do
-      local ids, total = {}, 0
-      local some = call('XRANGE', STREAMS[kind], '(' .. span[1], span[2], 'COUNT', count)
-      for _, entry in ipairs(some) do
-        if made_at(entry) < before then
-          ids[#ids + 1], total = entry[1], total + select(2, frame_of(entry))
-        end
-      end
-      gone = gone + forget(kind, ids, total)
-      if #ids < count then break end
-      count, left = 500, left - 1
-    end
+    while left > 0 and expire(kind, span) do left = left - 1 end
   end
 end
 return with_depth(generation, {gone, left})

@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 from guardagent._clock import SYSTEM_CLOCK, Clock
 from guardagent.fields import Kind
-from guardagent.spool.frame import made_at
+from guardagent.spool.frame import HEADER_BYTES, made_at
 from guardagent.spool.sqlite_file import SQLiteFile
 from guardagent.spool.sqlite_lane import Lane
 from guardagent.spool.store import Added, Claim, DeadLetter, Depth, Id, WhenFull
@@ -27,7 +27,7 @@ __all__ = ["SQLiteStore"]
 
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 _DEAD_KEPT = 10_000
-_EVICTED_AT_A_TIME = 500
+_EVICTED_AT_A_TIME, _EXPIRED_AT_A_TIME = 500, 5_000
 #: No lease is longer, whoever gave it.
 _LEASE_MAX = 7_200.0
 
@@ -178,22 +178,35 @@ class SQLiteStore:
                 )
 
     def expire(self, before: float) -> tuple[int, Depth]:
-        """Delete what lies behind the heads and is too old."""
-        if not self._file.read(lambda db: self._is_overdue(db, before)):
-            return 0, self.depth()
+        """Delete from the front of what nobody holds, until a record is young enough."""
+        gone = 0
+        while True:
+            is_overdue, depth = self._file.read(
+                lambda db: (
+                    any(self._overdue(db, kind, before, 1) for kind in _KINDS),
+                    self._depth(db),
+                )
+            )
+            if not is_overdue:
+                return gone, depth
+            gone += self._file.transaction(lambda db: self._expire(db, before))
+            self._file.shrink()
 
-        def work(db: sqlite3.Connection) -> tuple[int, Depth]:
-            gone = 0
-            for kind in _KINDS:
-                old = [id_ for id_, frame in self._unclaimed(db, kind) if made_at(frame) < before]
-                gone += sum(self._delete(db, kind, *span) for span in _spans(old))
-            return gone, self._depth(db)
+    def _expire(self, db: sqlite3.Connection, before: float) -> int:
+        overdue = {kind: self._overdue(db, kind, before, _EXPIRED_AT_A_TIME) for kind in _KINDS}
+        return sum(
+            self._delete(db, kind, *span) for kind, ids in overdue.items() for span in _spans(ids)
+        )
 
-        return self._file.transaction(work)
-
-    def _is_overdue(self, db: sqlite3.Connection, before: float) -> bool:
-        heads = (next(self._unclaimed(db, kind), None) for kind in _KINDS)
-        return any(head is not None and made_at(head[1]) < before for head in heads)
+    def _overdue(self, db: sqlite3.Connection, kind: Kind, before: float, limit: int) -> list[int]:
+        ids: list[int] = []
+        for id_, head in self._unclaimed(db, kind, f"substr(frame, 1, {HEADER_BYTES})"):
+            moment = made_at(head)
+            if len(ids) == limit or before <= moment < float("inf"):
+                break
+            if moment < before:  # one that cannot be told is left, and hides none behind it
+                ids.append(id_)
+        return ids
 
     # -- questions ---------------------------------------------------------------------------
 
@@ -379,9 +392,11 @@ class SQLiteStore:
         )
         return Claim(lane.kind, entries)
 
-    def _unclaimed(self, db: sqlite3.Connection, kind: Kind) -> Iterator[tuple[int, bytes]]:
+    def _unclaimed(
+        self, db: sqlite3.Connection, kind: Kind, what: str = "frame"
+    ) -> Iterator[tuple[int, bytes]]:
         for low, high in Lane.of(db, kind).spans():
-            query = f"SELECT id, frame FROM {kind} WHERE id > ? AND id <= ? ORDER BY id"
+            query = f"SELECT id, {what} FROM {kind} WHERE id > ? AND id <= ? ORDER BY id"
             yield from db.execute(query, (low, high))
 
     def _evict(self, db: sqlite3.Connection) -> int:

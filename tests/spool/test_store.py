@@ -524,6 +524,22 @@ def test_many_expire_at_once(store: Store) -> None:
     assert (gone, depth.records, depth.nbytes) == (7_000, 1, 40 + HEADER_BYTES)
 
 
+def test_only_the_front_is_looked_at(store: Store) -> None:
+    """A backlog is in order, nearly: what hides behind a young record waits until that is gone."""
+    put(store, 600, created_at=9.0)
+    put(store, 2, start=600, created_at=1.0)
+
+    assert store.expire(5.0)[0] == 0
+    assert store.expire(10.0)[0] == 602
+
+
+def test_a_record_without_an_age_hides_none(store: Store) -> None:
+    """It cannot expire; what lies behind it does."""
+    store.append({"events": [b"damaged", *frames(3, created_at=1.0)]})
+
+    assert (store.expire(5.0)[0], store.depth().records) == (3, 1)
+
+
 def test_the_oldest_is_known(store: Store) -> None:
     """Leased or not, of either kind."""
     put(store, 1, created_at=5.0)
