@@ -57,16 +57,9 @@ class RedisLink:
         except redis.ReadOnlyError as error:
             self._forget_connections()  # the next ones lead to the new primary
             raise self._failed(error) from error
-        # Not all of redis-py's errors have its root, and a wrong option shows itself as a TypeError
-        # or a ValueError of whatever function it goes to.
-        except (
-            redis.RedisError,
-            redis.exceptions.RedisClusterException,
-            redis.ChildDeadlockedError,
-            OSError,
-            TypeError,
-            ValueError,
-        ) as error:
+        # Not all of redis-py's errors have its root, a wrong option shows itself as a TypeError or
+        # a ValueError of whatever function it goes to, and an application's client may raise any.
+        except Exception as error:
             raise self._failed(error) from error
         self._is_well = True
         return answer

@@ -85,7 +85,7 @@ class SQLiteStore:
         for kind, some in frames.items():
             if not some:
                 continue
-            (tail,) = db.execute("SELECT tail FROM lanes WHERE kind = ?", (kind,)).fetchone()
+            tail = Lane.of(db, kind).tail
             first, last = tail + 1, tail + len(some)
             db.executemany(f"INSERT INTO {kind} VALUES (?, ?)", zip(count(first), some))
             db.execute(
@@ -311,7 +311,9 @@ class SQLiteStore:
         def work(db: sqlite3.Connection) -> int:
             return sum(db.execute(statement, (id_,)).rowcount for id_ in ids)
 
-        return self._file.transaction(work)
+        gone = self._file.transaction(work)
+        self._file.shrink()
+        return gone
 
     def purge(self) -> int:
         """Empty both lanes and forget all leases."""
@@ -325,7 +327,7 @@ class SQLiteStore:
             return gone
 
         gone = self._file.transaction(work)
-        self._file.shrink()
+        self._file.compact()
         return gone
 
     def abandon(self) -> None:

@@ -123,16 +123,27 @@ class SQLiteFile:
             return self._patiently(lambda: _snapshot(self._open(), work))
 
     def shrink(self) -> None:
-        """Give the file system back what the file does not need."""
-        with self._lock, self._guarded():
+        """Give the file system back some of what the file does not need, unless that takes waiting.
+
+        What was to be done is done: a failure is none of the work's, and the next one tries again.
+        """
+        with contextlib.suppress(SpoolError), self._lock, self._guarded():
             db = self._open()
             (spare,) = db.execute("PRAGMA freelist_count").fetchone()
             kept = min(_SPARE_BYTES, self._disk.reserve // 4) // _PAGE_BYTES
             if spare > kept:
                 (pages,) = db.execute("PRAGMA page_count").fetchone()
                 if spare > pages // 2:
-                    # `execute` would take one step of it, and free one page.
-                    db.executescript(f"PRAGMA incremental_vacuum({kept})")
+                    with contextlib.suppress(sqlite3.OperationalError):  # somebody is writing
+                        # `execute` would take one step of it, and free one page.
+                        db.executescript(f"PRAGMA incremental_vacuum({kept})")
+
+    def compact(self) -> None:
+        """Give all of it back at once, which is cheap when little is left in the file."""
+        with contextlib.suppress(SpoolError), self._lock, self._guarded():
+            db = self._open()
+            db.execute("VACUUM")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _make_room(self, db: sqlite3.Connection, growth: int) -> None:
         with contextlib.suppress(sqlite3.OperationalError):  # somebody is reading
@@ -207,6 +218,10 @@ class SQLiteFile:
             raise SpoolError(f"{self.path}: {error}") from error
         except OSError as error:
             raise SpoolError(f"{self.path}: {error.strerror or error}") from error
+        except SpoolError:
+            raise
+        except Exception as error:  # others can write to the file, and its path may be any bytes
+            raise SpoolError(f"{self.path}: {type(error).__name__}: {error}") from error
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -225,7 +240,7 @@ class SQLiteFile:
         inode = self._inode = _inode(self.path)
         if inode in _spoilt:
             raise SpoolError(f"{self.path}: this process was forked while its parent used it")
-        uri = f"file:{quote(os.fspath(self.path))}?mode={'ro' if self._read_only else 'rw'}"
+        uri = f"file:{quote(os.fsencode(self.path))}?mode={'ro' if self._read_only else 'rw'}"
         db = sqlite3.connect(
             uri, uri=True, timeout=0.0, isolation_level=None, check_same_thread=False
         )

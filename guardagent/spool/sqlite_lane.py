@@ -46,7 +46,10 @@ class Lane:
             "SELECT kind, head, divide, fresh, tail, nbytes / max(1, records) FROM lanes"
             " WHERE kind = ?"
         )
-        return cls(db, *db.execute(query, (kind,)).fetchone())
+        row = db.execute(query, (kind,)).fetchone()
+        if row is None:
+            raise sqlite3.DatabaseError(f"malformed: nothing is known of {kind}")
+        return cls(db, *row)
 
     @property
     def history(self) -> _Span:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -138,6 +139,51 @@ def test_the_file_shrinks_after_an_outage(path: Path, store: SQLiteStore) -> Non
     assert _size(path) < 14_000_000
     store.close()
     assert _size(path) < 6_000_000
+
+
+def test_a_purge_gives_the_disk_back(path: Path, store: SQLiteStore) -> None:
+    """At once; what is left is about as large as a new file."""
+    for start in range(0, 4_000, 500):
+        put(store, 500, start=start, size=4_000)
+    before = _size(path)
+
+    store.purge()
+
+    assert before > 16_000_000
+    assert _size(path) < 200_000
+
+
+def test_what_expires_gives_the_disk_back(path: Path, store: SQLiteStore) -> None:
+    """As what is delivered does."""
+    for start in range(0, 20_000, 500):
+        put(store, 500, start=start, size=500)
+    store.close()
+    before = _size(path)
+
+    store.expire(4e9)
+    store.close()
+
+    assert before > 11_000_000
+    assert _size(path) < 7_000_000
+
+
+def test_what_was_settled_is_settled_although_somebody_writes(
+    path: Path, store: SQLiteStore
+) -> None:
+    """Giving room back can wait; the settlement is done and must not be told as a failure."""
+    for start in range(0, 6_000, 500):
+        put(store, 500, start=start, size=4_000)
+    store._file.transaction(lambda db: db.execute("DELETE FROM events"))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    store._file.shrink()
+    other.execute("ROLLBACK")
+    before = pragma(store, "freelist_count")
+    store._file.shrink()
+
+    assert pragma(store, "freelist_count") < before
+    other.close()
 
 
 def _size(path: Path) -> int:
@@ -305,6 +351,58 @@ def test_the_slower_of_two_puts_nothing_good_aside(path: Path) -> None:
     assert stores[0].depth().records == kept
     for store in stores:
         store.close()
+
+
+def test_a_file_that_knows_nothing_of_a_kind_is_put_aside(path: Path, store: SQLiteStore) -> None:
+    """A spool with a row missing is as damaged as one with a page missing."""
+    put(store, 3)
+    store._file.transaction(lambda db: db.execute("DELETE FROM lanes WHERE kind = 'events'"))
+
+    with pytest.raises(SpoolError, match=r"spool\.db: malformed"):
+        put(store, 1)
+    put(store, 1, start=3)
+
+    assert len(list(path.parent.glob("spool.db.damaged-*"))) >= 1
+    assert settled(store) == [key(3)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE lanes SET tail = 'text'",
+        "UPDATE lanes SET head = x'00', divide = 'y'",
+        "UPDATE lanes SET tail = 9223372036854775807",
+        "UPDATE lanes SET records = 9e999",
+        "DROP TABLE lanes",
+    ],
+)
+def test_nonsense_in_the_file_is_an_error_of_the_spools(
+    path: Path, store: SQLiteStore, damage: str
+) -> None:
+    """Whatever it leads to in the end: nothing else comes out of a store."""
+    put(store, 3)
+    store._file.transaction(lambda db: db.execute(damage))
+
+    for work in (lambda: put(store, 1), lambda: settled(store), store.depth, store.purge):
+        with contextlib.suppress(SpoolError):
+            work()
+
+
+def test_a_path_of_any_bytes(path: Path) -> None:
+    """Not every name of a file is text."""
+    store = _store(Path(os.fsdecode(os.fsencode(path.parent) + b"/caf\xe9 100%?#.db")))
+
+    put(store, 2)
+
+    assert store.depth().records == 2
+    assert os.path.exists(os.fsencode(path.parent) + b"/caf\xe9 100%?#.db")  # noqa: PTH110
+    store.close()
+
+
+def test_a_path_that_cannot_be(path: Path) -> None:
+    """An error of the spool's, too."""
+    with pytest.raises(SpoolError):
+        put(_store(path.with_name("nul\0.db")), 1)
 
 
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
