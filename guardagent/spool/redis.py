@@ -33,14 +33,25 @@ from guardagent.spool.redis_form import (
     write_runs,
 )
 from guardagent.spool.redis_link import RedisLink
-from guardagent.spool.store import Added, Claim, DeadLetter, Depth, Id, WhenFull
+from guardagent.spool.store import (
+    PAGE_BYTES,
+    Added,
+    Census,
+    Claim,
+    DeadLetter,
+    Depth,
+    Id,
+    WhenFull,
+)
 
 __all__ = ["RedisStore"]
 
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 _DEAD_KEPT = 10_000
+#: The part of the bound in bytes that dead letters may take beside it.
+_DEAD_PART = 10
 #: What one script takes at a time, for the server does nothing else meanwhile.
-_RECORDS_AT_A_TIME, _BYTES_AT_A_TIME = 1_000, 1024 * 1024
+_RECORDS_AT_A_TIME, _BYTES_AT_A_TIME, _LETTERS_AT_A_TIME = 1_000, 1024 * 1024, 50
 #: The holder of what was given back, and an idle time longer than any lease, in milliseconds.
 _NOBODY, _LONG_AGO = "returned", 7 * 86_400_000
 
@@ -159,7 +170,8 @@ class RedisStore:
         for part in _parts(ids):
             n, *counts = self._run(
                 scripts.SETTLE,
-                *(kind, write_runs(part), reason, repr(self._clock.now()), _DEAD_KEPT),
+                *(kind, write_runs(part), reason, repr(self._clock.now())),
+                *(_DEAD_KEPT, self._bounds[1] // _DEAD_PART),
             )
             gone, depth = gone + n, _depth(*counts)
         return gone, depth or self.depth()
@@ -216,15 +228,17 @@ class RedisStore:
         start, id_ = after or (_KINDS[0], 0)
         found: list[Any] = []
         for kind in _KINDS[_KINDS.index(start) :]:
-            since = id_ if kind == start else 0
-            while len(found) < limit:
+            since, nbytes = id_ if kind == start else 0, 0
+            while len(found) < limit and nbytes < PAGE_BYTES:
                 count = min(limit - len(found), _RECORDS_AT_A_TIME)
                 answer = self._run(scripts.WAITING, kind, write_id(since), count)
                 entries = read_entries(*answer)
-                found += [(kind, *entry) for entry in entries]
-                if len(entries) < count:
+                if not entries:
                     break
-                since = entries[-1][0]
+                found += [(kind, *entry) for entry in entries]
+                since, nbytes = entries[-1][0], nbytes + len(answer[-1])
+            if found:
+                break
         return found
 
     def get(self, name: str) -> bytes | None:
@@ -241,29 +255,40 @@ class RedisStore:
     def dead(self, limit: int, after: Id | None = None) -> Sequence[DeadLetter]:
         """Return entries of the stream of dead letters."""
         found: list[DeadLetter] = []
-        since = after or 0
-        while len(found) < limit:
+        since, nbytes = after or 0, 0
+        while len(found) < limit and nbytes < PAGE_BYTES:
             count = min(limit - len(found), _RECORDS_AT_A_TIME)
             entries = self._run(scripts.DEAD, write_id(since), count)
-            found += [letter for entry in entries if (letter := _letter(*entry)) is not None]
-            if len(entries) < count:
+            if not entries:
                 break
+            letters = [letter for entry in entries if (letter := _letter(*entry)) is not None]
+            found += letters
             since = read_id(entries[-1][0])
+            nbytes += sum(len(letter.frame) for letter in letters)
         return found
 
     def count_dead(self) -> int:
         """Return the length of that stream."""
         return int(self._run(scripts.COUNT_DEAD))
 
+    def census(self) -> Census:
+        """Return the tally that the scripts keep."""
+        nbytes, *tally = self._run(scripts.CENSUS)
+        reasons = (reason.decode("utf-8", "replace") for reason in tally[::2])
+        return Census(dict(zip(reasons, tally[1::2], strict=True)), int(nbytes))
+
     def requeue(self, ids: Sequence[Id]) -> int:
         """Append them anew."""
         return sum(
-            self._run(scripts.REQUEUE, *self._bounds, write_ids(part)) for part in _parts(ids)
+            self._run(scripts.REQUEUE, *self._bounds, write_ids(part))
+            for part in _parts(ids, _LETTERS_AT_A_TIME)
         )
 
     def discard(self, ids: Sequence[Id]) -> int:
         """Delete them."""
-        return sum(self._run(scripts.DISCARD, write_ids(part)) for part in _parts(ids))
+        return sum(
+            self._run(scripts.DISCARD, write_ids(part)) for part in _parts(ids, _LETTERS_AT_A_TIME)
+        )
 
     def purge(self) -> int:
         """Empty both streams and begin the group anew behind them."""
@@ -294,10 +319,8 @@ def _kind(name: bytes) -> Kind:
     return "events" if name == b"events" else "metrics"
 
 
-def _parts(ids: Sequence[Id]) -> list[Sequence[Id]]:
-    return [
-        ids[start : start + _RECORDS_AT_A_TIME] for start in range(0, len(ids), _RECORDS_AT_A_TIME)
-    ]
+def _parts(ids: Sequence[Id], size: int = _RECORDS_AT_A_TIME) -> list[Sequence[Id]]:
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
 
 
 def _sum(one: Added, other: Added) -> Added:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from guardagent.spool.redis_claim import CLAIM
+from guardagent.spool.redis_dead import CENSUS, COUNT_DEAD, DEAD, DISCARD, LETTERS, REQUEUE
 from guardagent.spool.redis_lua import ADD, PRELUDE, Script
 
 __all__ = [
     "APPEND",
+    "CENSUS",
     "CLAIM",
     "COUNT_DEAD",
     "DEAD",
@@ -47,8 +49,9 @@ return with_depth(generation, reply)
 
 SETTLE = Script(
     PRELUDE
+    + LETTERS
     + """
-local kind, runs, reason, buried_at, dead_kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local kind, runs, reason, buried_at = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local key, ids, frames, total = STREAMS[kind], {}, {}, 0
 local generation = opened()
 for first, last in string.gmatch(runs, '(%S+) (%S+)') do
@@ -61,10 +64,7 @@ for first, last in string.gmatch(runs, '(%S+) (%S+)') do
 end
 in_slices(ids, {'XACK', key, GROUP})
 local gone = forget(kind, ids, total)
-for _, frame in ipairs(frames) do
-  call('XADD', DEAD, 'MAXLEN', '=', dead_kept, '*', 'k', kind, 'r', reason, 't', buried_at,
-       'f', frame)
-end
+if #frames > 0 then bury(kind, frames, reason, buried_at, tonumber(ARGV[5]), tonumber(ARGV[6])) end
 return with_depth(generation, {gone})
 """
 )
@@ -158,42 +158,7 @@ PUT = Script(PRELUDE + "return call('HSET', KEPT, ARGV[1], ARGV[2])")
 WAITING = Script(
     PRELUDE
     + """
-return {packed(call('XRANGE', STREAMS[ARGV[1]], '(' .. ARGV[2], '+', 'COUNT', ARGV[3]))}
-"""
-)
-
-DEAD = Script(PRELUDE + "return call('XRANGE', DEAD, '(' .. ARGV[1], '+', 'COUNT', ARGV[2])")
-
-COUNT_DEAD = Script(PRELUDE + "return call('XLEN', DEAD)")
-
-REQUEUE = Script(
-    PRELUDE
-    + ADD
-    + """
-local frames, n = {events = {}, metrics = {}}, 0
-opened()
-for id in string.gmatch(ARGV[3], '%S+') do
-  for _, entry in ipairs(call('XRANGE', DEAD, id, id)) do
-    local letter = {}
-    for i = 1, #entry[2], 2 do letter[entry[2][i]] = entry[2][i + 1] end
-    local some = frames[letter.k]
-    if some and letter.f then
-      some[#some + 1], n = letter.f, n + call('XDEL', DEAD, id)
-    end
-  end
-end
-for _, kind in ipairs(KINDS) do add(kind, frames[kind]) end
-evict()
-return n
-"""
-)
-
-DISCARD = Script(
-    PRELUDE
-    + """
-local n = 0
-for id in string.gmatch(ARGV[1], '%S+') do n = n + call('XDEL', DEAD, id) end
-return n
+return {packed(page_of(STREAMS[ARGV[1]], '(' .. ARGV[2], '+', tonumber(ARGV[3])))}
 """
 )
 

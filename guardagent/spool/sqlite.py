@@ -21,12 +21,23 @@ from guardagent.fields import Kind
 from guardagent.spool.frame import HEADER_BYTES, made_at
 from guardagent.spool.sqlite_file import SQLiteFile
 from guardagent.spool.sqlite_lane import Lane
-from guardagent.spool.store import Added, Claim, DeadLetter, Depth, Id, WhenFull
+from guardagent.spool.store import (
+    PAGE_BYTES,
+    Added,
+    Census,
+    Claim,
+    DeadLetter,
+    Depth,
+    Id,
+    WhenFull,
+)
 
 __all__ = ["SQLiteStore"]
 
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 _DEAD_KEPT = 10_000
+#: The part of the bound in bytes that dead letters may take beside it.
+_DEAD_PART = 10
 _EVICTED_AT_A_TIME, _EXPIRED_AT_A_TIME = 500, 5_000
 #: No lease is longer, whoever gave it.
 _LEASE_MAX = 7_200.0
@@ -137,10 +148,22 @@ class SQLiteStore:
                     (kind, reason, self._clock.now(), first, last),
                 )
                 gone += self._delete(db, kind, first, last)
-            db.execute("DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?", (_DEAD_KEPT,))
+            self._bound_dead(db)
             return gone, self._depth(db)
 
         return self._file.transaction(work)
+
+    def _bound_dead(self, db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?", (_DEAD_KEPT,))
+        over = _dead_bytes(db) - self._max_bytes // _DEAD_PART
+        if over <= 0:
+            return
+        rows = db.execute("SELECT id, length(frame) FROM dead ORDER BY id").fetchall()
+        for id_, nbytes in rows[:-1]:
+            db.execute("DELETE FROM dead WHERE id = ?", (id_,))
+            over -= nbytes
+            if over <= 0:
+                break
 
     def renew(self, held: Mapping[Kind, Sequence[Id]]) -> tuple[Mapping[Kind, Sequence[Id]], Depth]:
         """Move their deadlines."""
@@ -251,10 +274,12 @@ class SQLiteStore:
             found: list[Any] = []
             for one in _KINDS[_KINDS.index(kind) :]:
                 rows = db.execute(
-                    f"SELECT id, frame FROM {one} WHERE id > ? ORDER BY id LIMIT ?",
-                    (id_ if one == kind else 0, limit - len(found)),
+                    f"SELECT '{one}', id, frame FROM {one} WHERE id > ? ORDER BY id",
+                    (id_ if one == kind else 0,),
                 )
-                found += [(one, *row) for row in rows]
+                found += _page(rows, limit - len(found))
+                if found:
+                    break
             return found
 
         return self._file.read(work)
@@ -277,17 +302,22 @@ class SQLiteStore:
 
     def dead(self, limit: int, after: Id | None = None) -> Sequence[DeadLetter]:
         """Return rows of the table of dead letters."""
-        query = (
-            "SELECT id, kind, reason, buried_at, frame FROM dead WHERE id > ? ORDER BY id LIMIT ?"
-        )
+        query = "SELECT id, kind, reason, buried_at, frame FROM dead WHERE id > ? ORDER BY id"
         return self._file.read(
-            lambda db: [DeadLetter(*row) for row in db.execute(query, (after or 0, limit))]
+            lambda db: [DeadLetter(*row) for row in _page(db.execute(query, (after or 0,)), limit)]
         )
 
     def count_dead(self) -> int:
         """Count them."""
         query = "SELECT count(*) FROM dead"
         return int(self._file.read(lambda db: db.execute(query).fetchone()[0]))
+
+    def census(self) -> Census:
+        """Count rows and lengths."""
+        query = "SELECT reason, count(*) FROM dead GROUP BY reason"
+        return self._file.read(
+            lambda db: Census(dict(db.execute(query).fetchall()), _dead_bytes(db))
+        )
 
     def requeue(self, ids: Sequence[Id]) -> int:
         """Append them anew."""
@@ -452,6 +482,21 @@ class SQLiteStore:
     def _depth(self, db: sqlite3.Connection) -> Depth:
         row = db.execute("SELECT total(records), total(nbytes) FROM lanes").fetchone()
         return Depth(int(row[0]), int(row[1]), self._file.generation)
+
+
+def _dead_bytes(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT total(length(frame)) FROM dead").fetchone()[0])
+
+
+def _page(rows: sqlite3.Cursor, limit: int) -> list[Any]:
+    """Return the first rows, no more than memory is for; the last field is the frame."""
+    found: list[Any] = []
+    nbytes = 0
+    while len(found) < limit and nbytes < PAGE_BYTES and (row := rows.fetchone()) is not None:
+        found.append(row)
+        nbytes += len(row[-1]) if isinstance(row[-1], bytes) else 0
+    rows.close()
+    return found
 
 
 def _oldest(lanes: Sequence[Lane], *, fresh: bool) -> Lane | None:

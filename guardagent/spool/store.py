@@ -14,13 +14,27 @@ import attrs
 
 from guardagent.fields import Kind
 
-__all__ = ["Added", "Claim", "DeadLetter", "Depth", "Id", "Store", "WhenFull"]
+__all__ = [
+    "PAGE_BYTES",
+    "Added",
+    "Census",
+    "Claim",
+    "DeadLetter",
+    "Depth",
+    "Id",
+    "Store",
+    "WhenFull",
+]
 
 #: Orders the records of one kind by their arrival.
 Id = Any
 #: Who gives way in a full spool: the oldest that nobody is sending, or nobody, because whoever
 #: appends asks for room first.
 WhenFull = Literal["drop_oldest", "grow"]
+
+
+#: A page of `waiting` or `dead` ends when it is so large, however few they are.
+PAGE_BYTES = 8 * 1024 * 1024
 
 
 @attrs.frozen
@@ -86,6 +100,19 @@ class DeadLetter:
     frame: bytes
 
 
+@attrs.frozen
+class Census:
+    """What a store keeps beside the records to be sent.
+
+    Args:
+        dead: number of dead letters by reason.
+        dead_bytes: bytes of their frames.
+    """
+
+    dead: Mapping[str, int]
+    dead_bytes: int
+
+
 class Store(Protocol):
     """Keeps frames for all processes that share it.
 
@@ -129,7 +156,11 @@ class Store(Protocol):
         ...
 
     def bury(self, kind: Kind, ids: Sequence[Id], reason: str) -> tuple[int, Depth]:
-        """Put records among the dead letters; return how many of them were still there."""
+        """Put records among the dead letters; return how many of them were still there.
+
+        The oldest dead letters give way when there are more than 10,000 of them, or more bytes than
+        a tenth of the store's bound.
+        """
         ...
 
     def renew(self, held: Mapping[Kind, Sequence[Id]]) -> tuple[Mapping[Kind, Sequence[Id]], Depth]:
@@ -169,15 +200,25 @@ class Store(Protocol):
         ...
 
     def waiting(self, limit: int, after: tuple[Kind, Id] | None = None) -> Sequence[Any]:
-        """Return up to `limit` triples (kind, id, frame) of records kept, those after that one."""
+        """Return up to `limit` triples (kind, id, frame) of records kept, those after that one.
+
+        All are of one kind. Fewer when they are large; none only when there are none.
+        """
         ...
 
     def dead(self, limit: int, after: Id | None = None) -> Sequence[DeadLetter]:
-        """Return up to `limit` dead letters, oldest first, those after that one."""
+        """Return up to `limit` dead letters, oldest first, those after that one.
+
+        Fewer when they are large; none only when there are none.
+        """
         ...
 
     def count_dead(self) -> int:
         """Return the number of dead letters."""
+        ...
+
+    def census(self) -> Census:
+        """Count what is kept beside the records, without reading any."""
         ...
 
     def requeue(self, ids: Sequence[Id]) -> int:

@@ -284,6 +284,27 @@ def test_foreign_dead_letters_are_not_shown(room: Room) -> None:
 
     assert [letter.reason for letter in store.dead(10)] == ["rejected"]
     assert store.count_dead() == 3
+    assert store.census().dead == {"rejected": 1, "foreign": 1, "x": 1}
+
+
+def test_the_tally_of_the_dead_is_mended(room: Room) -> None:
+    """Whoever cuts the stream, or the notes."""
+    store = room.store()
+    put(store, 6)
+    store.bury("events", ids(claim(store, 4)), "rejected")
+    store.bury("events", ids(claim(store, 2)), "too_large")
+    found = []
+
+    for command in (
+        ("XTRIM", "dead", "MAXLEN", 3),
+        ("HSET", "state", "dead", b"\xff{"),
+        ("DEL", "state"),
+        ("DEL", "dead"),
+    ):
+        room.do(*command)
+        found.append(store.census().dead)
+
+    assert found == [{"rejected": 1, "too_large": 2}] * 3 + [{}]
 
 
 def test_ids_of_any_form_can_be_settled(room: Room) -> None:

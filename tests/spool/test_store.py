@@ -246,6 +246,57 @@ def test_dead_letters_in_pages(store: Store) -> None:
     assert keys(unpack(letter.frame) for letter in (*first, *second)) == span(0, 5)
 
 
+def test_dead_letters_are_bounded_in_bytes(home: Home) -> None:
+    """By a tenth of what the records may take: the oldest give way, but never the newest."""
+    store = home.store(max_bytes=100_000)
+    for start in range(0, 40, 4):
+        put(store, 4, start=start, size=1_000)
+        store.bury("events", ids(claim(store)), f"reason-{start // 20}")
+    many = keys(unpack(letter.frame) for letter in store.dead(100))
+    census = store.census()
+    put(store, 1, start=40, size=50_000)
+    store.bury("events", ids(claim(store)), "too_large")
+
+    assert many == span(31, 40)
+    assert (census.dead, census.dead_bytes) == ({"reason-1": 9}, 9 * (1_000 + HEADER_BYTES))
+    assert keys(unpack(letter.frame) for letter in store.dead(100)) == [key(40)]
+
+
+def test_a_census_counts_the_dead(store: Store) -> None:
+    """By reason, whatever becomes of them."""
+    before = store.census()
+    put(store, 6)
+    store.bury("events", ids(claim(store, 2)), "rejected")
+    store.bury("events", ids(claim(store, 3)), "too_large")
+    letters = [letter.id for letter in store.dead(10)]
+
+    store.requeue(letters[:1])
+    store.discard(letters[1:3])
+    census = store.census()
+
+    assert (before.dead, before.dead_bytes) == ({}, 0)
+    assert (census.dead, census.dead_bytes) == ({"too_large": 2}, 2 * (40 + HEADER_BYTES))
+
+
+def test_a_page_is_bounded_in_bytes(store: Store) -> None:
+    """Whoever reads all of it needs no more memory for large records than for small ones."""
+    for start in range(0, 24, 4):
+        put(store, 4, start=start, size=700_000)
+    pages = [store.waiting(500)]
+    while pages[-1]:
+        pages.append(store.waiting(500, after=pages[-1][-1][:2]))
+    while (one := try_claim(store)) is not None:
+        store.bury("events", ids(one), "rejected")
+    dead = store.dead(500)
+    rest = store.dead(500, after=dead[-1].id)
+
+    read = [keys(unpack(frame) for _, _, frame in page) for page in pages]
+    assert [name for page in read for name in page] == span(0, 24)
+    assert max(map(len, read)) < 16
+    assert 0 < len(dead) < 16
+    assert keys(unpack(letter.frame) for letter in (*dead, *rest)) == span(0, 24)
+
+
 def test_dead_letters_live_again(store: Store) -> None:
     """As the newest records; those that are not there are not counted."""
     put(store, 3)
@@ -723,7 +774,7 @@ def test_what_waits_can_be_read(store: Store) -> None:
     while pages[-1]:
         pages.append(store.waiting(3, after=pages[-1][-1][:2]))
 
-    assert [len(page) for page in pages] == [3, 3, 1, 0]
+    assert [len(page) for page in pages] == [3, 1, 3, 0]
     assert keys(unpack(frame) for page in pages for _, _, frame in page) == span(0, 7)
     assert store.depth().records == 7
 
