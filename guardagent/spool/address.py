@@ -46,7 +46,7 @@ def open_spool(
     from guardagent.spool.durable import DurableSpool
 
     return DurableSpool(
-        open_store(config, clock),
+        open_store(config, clock, is_agents=True),
         MemorySpool(
             min(records, _SHELTER_RECORDS), min(nbytes, _SHELTER_BYTES), when_full=when_full
         ),
@@ -62,10 +62,17 @@ def open_spool(
     )
 
 
-def open_store(config: AgentConfig, clock: Clock, *, read_only: bool = False) -> Store:
+def open_store(
+    config: AgentConfig, clock: Clock, *, read_only: bool = False, is_agents: bool = False
+) -> Store:
     """Return the store of a durable spool; nothing is opened yet.
 
-    `read_only` is for questions: nothing is made that is not there.
+    Args:
+        config: says where it is.
+        clock: tells the age of records and leases.
+        read_only: for questions: nothing is made that is not there.
+        is_agents: it sends what it finds, so a file has to be of its own project, or of none as it
+            is; whoever only looks after it need not name one.
 
     Raises:
         ConfigError: the spool is in memory.
@@ -86,7 +93,14 @@ def open_store(config: AgentConfig, clock: Clock, *, read_only: bool = False) ->
         from guardagent.spool.sqlite import SQLiteStore
 
         path = Path(where.removeprefix("sqlite:///"))
-        return SQLiteStore(path, fsync=config.spool_fsync, read_only=read_only, **bounds)
+        return SQLiteStore(
+            path,
+            fsync=config.spool_fsync,
+            read_only=read_only,
+            project=(config.project_id or "") if is_agents else config.project_id,
+            boot=_boot(),
+            **bounds,
+        )
     # Imported here and not by the thread that first asks Redis: it takes 0.2 s, in which events are
     # not safe yet, and a fork in the middle of an import can hang the child.
     import secrets  # noqa: F401 - what redis-py would import with the first command
@@ -96,6 +110,14 @@ def open_store(config: AgentConfig, clock: Clock, *, read_only: bool = False) ->
     from guardagent.spool.redis import RedisStore
 
     return RedisStore(where, config.project_id, **bounds)
+
+
+def _boot() -> str:
+    """Name this start of the machine; empty where that cannot be told."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _owner() -> str:

@@ -55,6 +55,9 @@ class SQLiteStore:
         stale_after: seconds after which what waits is history.
         fsync: wait for the disk with each append, so that a power cut loses nothing either.
         read_only: answer questions and change nothing, not even the file's existence.
+        project: whose records these are, "" for nobody's; a file of another's is refused. None
+            leaves that open.
+        boot: what differs after each start of the machine: leases of another one's are over.
     """
 
     def __init__(
@@ -70,8 +73,12 @@ class SQLiteStore:
         stale_after: float = 30.0,
         fsync: bool = False,
         read_only: bool = False,
+        project: str | None = None,
+        boot: str = "",
     ) -> None:
-        self._file = SQLiteFile(Path(path), fsync=fsync, read_only=read_only)
+        self._file = SQLiteFile(
+            Path(path), fsync=fsync, read_only=read_only, project=project, boot=boot
+        )
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._when_full = when_full

@@ -56,7 +56,7 @@ CREATE TABLE dead (
 );
 CREATE TABLE kept (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
-_GENERATION = "generation"
+_GENERATION, _PROJECT, _BOOT = "generation", "project", "boot"
 _MAGIC = b"SQLite format 3\0"
 
 #: Connections of a parent process, kept for ever: SQLite forbids even to close them in a child.
@@ -73,11 +73,23 @@ class SQLiteFile:
         path: of the file; made when it is missing, readable by its owner only.
         fsync: wait for the disk with each transaction.
         read_only: change nothing, and make no file.
+        project: whose records are in it; a file of another's is refused. None asks nothing.
+        boot: differs after each start of the machine; leases of another one's are over.
     """
 
-    def __init__(self, path: Path, *, fsync: bool, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fsync: bool,
+        read_only: bool = False,
+        project: str | None = None,
+        boot: str = "",
+    ) -> None:
         self.path = path
         self._read_only = read_only
+        self._project = project
+        self._boot = boot
         #: Random text made together with the file.
         self.generation = ""
         self._fsync = fsync
@@ -270,9 +282,46 @@ class SQLiteFile:
             db.execute(f"PRAGMA wal_autocheckpoint = {max(1, log // _PAGE_BYTES)}")
             if version == 0:
                 _create(db)
+            self._restrict()
+            self._introduce(db)
             db.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
         row = db.execute("SELECT value FROM kept WHERE name = ?", (_GENERATION,)).fetchone()
         self.generation = bytes(row[0]).decode() if row else ""
+
+    def _introduce(self, db: sqlite3.Connection) -> None:
+        """Compare the file's project and machine with ours, and note what is new."""
+        ours = {_PROJECT: self._project, _BOOT: self._boot or None}
+        query = "SELECT name, CAST(value AS TEXT) FROM kept WHERE name IN (?, ?)"
+        found = dict(db.execute(query, tuple(ours)).fetchall())
+        theirs = found.get(_PROJECT, self._project)
+        if self._project is not None and theirs != self._project:
+            raise SpoolError(
+                f"{self.path}: it belongs to {_named(theirs)}, not to {_named(self._project)};"
+                " each needs a file of its own"
+            )
+        new = [(name, own) for name, own in ours.items() if own not in (None, found.get(name))]
+        if not new:
+            return
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            if _BOOT in found and (_BOOT, self._boot) in new:
+                # Deadlines are of a clock that has begun anew.
+                db.execute("UPDATE leases SET deadline = 0")
+            db.executemany("INSERT OR REPLACE INTO kept VALUES (?, CAST(? AS BLOB))", new)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    def _restrict(self) -> None:
+        """Take from others what rights they have to a file that was there before."""
+        for suffix in ("", "-wal", "-shm"):
+            path = self.path.with_name(self.path.name + suffix)
+            with contextlib.suppress(OSError):  # not there, or not ours to change
+                mode = path.stat().st_mode
+                if mode & 0o077:
+                    path.chmod(mode & 0o700)
 
     def _put_aside(self, error: sqlite3.Error) -> None:
         """Rename a file that is no database, so that a new one can take its place."""
@@ -301,6 +350,10 @@ def _snapshot(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) 
     finally:
         if db.in_transaction:
             db.execute("COMMIT")
+
+
+def _named(project: str | None) -> str:
+    return f"project {project!r}" if project else "no project"
 
 
 def _contents(db: sqlite3.Connection) -> tuple[int, int]:

@@ -66,13 +66,14 @@ def test_options_beat_the_environment(
     """Spool, key and project are those of the command line."""
     fill(sqlite_spool, 1)
     theirs = {"GUARDAGENT_SPOOL": "redis://nowhere.invalid", "GUARDAGENT_PROJECT_ID": "other"}
-    options = ["--spool", sqlite_spool.url, "--project", "mine", "--api-key", "given-key-012345"]
+    mine = sqlite_spool.project
+    options = ["--spool", sqlite_spool.url, "--project", mine, "--api-key", "given-key-012345"]
 
     status, _ = once(sqlite_spool, *options, **theirs)
 
     assert status == 0
     assert backend.requests[0].headers["x-api-key"] == "given-key-012345"
-    assert backend.requests[0].headers["x-project-id"] == "mine"
+    assert backend.requests[0].headers["x-project-id"] == mine
 
 
 @attrs.frozen

@@ -203,6 +203,27 @@ def test_a_lease_from_before_a_restart_of_the_machine(stores: Stores) -> None:
     assert (claim.batch_id, claim.created_at, len(claim.entries)) == ("the name", 5.0, 3)
 
 
+def test_a_lease_from_before_a_short_life_of_the_machine(stores: Stores) -> None:
+    """Its deadline is hours ahead, as the new clock goes: the start of the machine has a name."""
+    before = stores(clock=_clock_at(7_000.0), boot="one")
+    put(before, 3)
+    before.claim(3, LARGE, "the name", 5.0)
+
+    same = stores(clock=_clock_at(30.0), boot="one").claim(3, LARGE, "another", NOW)[0]
+    claim = stores(clock=_clock_at(30.0), boot="two").claim(3, LARGE, "another", NOW)[0]
+    again = stores(clock=_clock_at(30.0), boot="two").claim(3, LARGE, "another", NOW)[0]
+
+    assert (same, again) == (None, None)
+    assert claim is not None
+    assert (claim.batch_id, claim.created_at, len(claim.entries)) == ("the name", 5.0, 3)
+
+
+def _clock_at(seconds: float) -> ManualClock:
+    clock = ManualClock(NOW)
+    clock.advance(seconds - clock.monotonic())
+    return clock
+
+
 def _late_clock() -> ManualClock:
     clock = ManualClock(NOW)
     clock.advance(10 * 86_400.0)

@@ -74,6 +74,40 @@ def test_it_is_readable_by_its_owner_only(path: Path, store: SQLiteStore) -> Non
     assert modes == {0o600}
 
 
+def test_what_others_may_read_becomes_ours(path: Path, store: SQLiteStore) -> None:
+    """A file that was there before, and what SQLite has beside it."""
+    put(store, 1)
+    for one in path.parent.glob("spool.db*"):
+        one.chmod(0o664)
+    touched = path.with_name("touched.db")
+    touched.touch(0o644)
+
+    other = _store(path)
+    put(other, 1)
+    new = _store(touched)
+    put(new, 1)
+
+    files = list(path.parent.glob("*.db*"))
+    modes = {stat.S_IMODE(one.stat().st_mode) for one in files}
+    assert len(files) == 6
+    assert modes == {0o600}
+    other.close()
+    new.close()
+
+
+def test_a_file_is_of_one_project(path: Path) -> None:
+    """Whoever comes first; another's records would go under a wrong name, and with a wrong key."""
+    first, second, nobody = (_store(path, project=name) for name in ("shop", "bank", ""))
+    put(first, 3)
+
+    for one, named in ((second, "project 'bank'"), (nobody, "no project")):
+        with pytest.raises(SpoolError, match=f"belongs to project 'shop', not to {named}"):
+            one.claim(10, LARGE, "name", 0.0)
+
+    assert _store(path).depth().records == 3  # an operator need not say whose it is
+    assert len(settled(first)) == 3
+
+
 def test_readers_are_not_locked_out(path: Path, store: SQLiteStore) -> None:
     """In WAL mode a question is answered while another process writes."""
     put(store, 3)
