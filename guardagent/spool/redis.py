@@ -21,6 +21,7 @@ from guardagent.errors import SpoolError
 from guardagent.fields import Kind
 from guardagent.spool import redis_scripts as scripts
 from guardagent.spool.frame import HEADER_BYTES, made_at
+from guardagent.spool.later import Bystander
 from guardagent.spool.redis_address import Address
 from guardagent.spool.redis_form import (
     joined,
@@ -98,6 +99,7 @@ class RedisStore:
         self._stale_after = stale_after
         self._forget_after = int(forget_after * 1000)
         self._has_claimed = False
+        self._bystander = Bystander("The spool in Redis")
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._link!r}>"
@@ -139,12 +141,13 @@ class RedisStore:
         held: Mapping[Kind, Sequence[Id]] | None = None,
     ) -> tuple[Claim | None, Depth]:
         """Take over what was pending for longer than a lease, or read from the group."""
-        kind, ids, lengths, blob, name, named_at, *depth = self._run(
+        later, kind, ids, lengths, blob, name, named_at, *depth = self._run(
             scripts.CLAIM,
             *(self._owner, limit, max_bytes, HEADER_BYTES, batch_id, repr(created_at)),
             *(self._lease, repr(self._clock.now()), self._stale_after, self._forget_after),
             *(write_ids((held or {}).get(kind, ())) for kind in _KINDS),
         )
+        self._bystander.note(later)
         if not kind:
             return None, _depth(*depth)
         self._has_claimed = True
@@ -273,9 +276,9 @@ class RedisStore:
 
     def census(self) -> Census:
         """Return the tally that the scripts keep."""
-        nbytes, *tally = self._run(scripts.CENSUS)
+        nbytes, later, *tally = self._run(scripts.CENSUS)
         reasons = (reason.decode("utf-8", "replace") for reason in tally[::2])
-        return Census(dict(zip(reasons, tally[1::2], strict=True)), int(nbytes))
+        return Census(dict(zip(reasons, tally[1::2], strict=True)), int(nbytes), later)
 
     def requeue(self, ids: Sequence[Id]) -> int:
         """Append them anew."""

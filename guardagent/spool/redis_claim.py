@@ -24,7 +24,7 @@ local function fitting(kind, span)
   -- An entry is larger than what it adds to a batch.
   for i, entry in ipairs(waiting(kind, span, LIMIT, MAX_BYTES + LIMIT * (HEADER + 1))) do
     room = room - (#frame_of(entry) - HEADER + 1)
-    if room < 0 and i > 1 then break end
+    if i > 1 and (room < 0 or later_version(entry) ~= later_version(fits[1])) then break end
     fits[i] = entry
   end
   return fits
@@ -73,17 +73,25 @@ local function take(kind, first, holder)
   return {kind, entries, name or '', name and created_at or ''}
 end
 
+local function take_over_from(kind, holder)
+  local from = '-'
+  for _ = 1, 100 do
+    local late = call('XPENDING', STREAMS[kind], GROUP, 'IDLE', LEASE, from, '+', 100, holder)
+    for _, one in ipairs(late) do
+      local taken = not HELD[kind][one[1]] and take(kind, one[1], holder)
+      if taken then return taken end
+    end
+    if #late < 100 then return nil end
+    from = '(' .. late[#late][1]
+  end
+end
+
 local function take_over()
   for _, kind in ipairs(KINDS) do
-    local from = '-'
-    for _ = 1, 100 do
-      local late = call('XPENDING', STREAMS[kind], GROUP, 'IDLE', LEASE, from, '+', 100)
-      for _, one in ipairs(late) do
-        local taken = not HELD[kind][one[1]] and take(kind, one[1], one[2])
-        if taken then return taken end
-      end
-      if #late < 100 then break end
-      from = '(' .. late[#late][1]
+    for _, consumer in ipairs(consumers_of(kind)) do
+      local is_ours = consumer.pending > 0 and consumer.later <= VERSION
+      local taken = is_ours and take_over_from(kind, consumer.name)
+      if taken then return taken end
     end
   end
 end
@@ -109,13 +117,19 @@ local function divide_of(kind, span)
 end
 
 local function lease(kind, entries, is_history)
-  if not is_history then
-    call('XREADGROUP', 'GROUP', GROUP, OWNER, 'COUNT', #entries, 'STREAMS', STREAMS[kind], '>')
-    return
-  end
-  local ids = {}
+  local key, ids = STREAMS[kind], {}
   for i, entry in ipairs(entries) do ids[i] = entry[1] end
-  in_slices(ids, {'XCLAIM', STREAMS[kind], GROUP, OWNER, 0}, {'FORCE', 'JUSTID'})
+  if is_history then
+    in_slices(ids, {'XCLAIM', key, GROUP, OWNER, 0}, {'FORCE', 'JUSTID'})
+  else
+    call('XREADGROUP', 'GROUP', GROUP, OWNER, 'COUNT', #entries, 'STREAMS', key, '>')
+  end
+  local version = later_version(entries[1])
+  if version > 0 then  -- held by nobody, and for longer than any lease
+    local holder = 'later-' .. version
+    in_slices(ids, {'XCLAIM', key, GROUP, holder, 0}, {'IDLE', 604800000, 'JUSTID'})
+    call('HDEL', STATE, 'swept')
+  end
 end
 
 local function take_new(kind, fresh)
@@ -155,11 +169,20 @@ local function oldest_kind(fresh)
   return best
 end
 
+local skipped = 0
+
 local function take_oldest()
-  local fresh = call('HGET', STATE, 'turn') == 'news'
-  local kind = oldest_kind(fresh) or (fresh and oldest_kind(false))
-  if not kind then return nil end
-  local entries = take_new(kind, fresh)
+  local kind, entries
+  for _ = 1, 20 do
+    local fresh = call('HGET', STATE, 'turn') == 'news'
+    kind = oldest_kind(fresh) or (fresh and oldest_kind(false))
+    if not kind then return nil end
+    entries = take_new(kind, fresh)
+    if later_version(entries[1]) == 0 then break end
+    skipped = skipped + #entries
+    entries = nil
+  end
+  if not entries then return nil end
   local first, last = entries[1][1], entries[#entries][1]
   local name = string.format('%s %d %s %s', last, #entries, BATCH_ID, CREATED_AT)
   call('HSET', BATCHES, kind .. ':' .. first, name)
@@ -171,9 +194,7 @@ local function forget_consumers(now)
   local last = tonumber(call('HGET', STATE, 'tidied')) or 0
   if now - last < FORGET_AFTER / 6 then return end
   for _, kind in ipairs(KINDS) do
-    for i, one in ipairs(call('XINFO', 'CONSUMERS', STREAMS[kind], GROUP)) do
-      local consumer = {}
-      for k = 1, #one, 2 do consumer[one[k]] = one[k + 1] end
+    for i, consumer in ipairs(consumers_of(kind)) do
       if consumer.pending == 0 and consumer.idle > FORGET_AFTER and i <= 1000 then
         call('XGROUP', 'DELCONSUMER', STREAMS[kind], GROUP, consumer.name)
       end
@@ -195,8 +216,8 @@ if has_swept then
   redis.pcall('HSET', STATE, 'swept', now)
   forget_consumers(now)
 end
-if not taken then return with_depth(generation, {'', '', '', '', '', ''}) end
+if not taken then return with_depth(generation, {skipped, '', '', '', '', '', ''}) end
 local ids, lengths, blob = packed(taken[2])
-return with_depth(generation, {taken[1], ids, lengths, blob, taken[3], taken[4]})
+return with_depth(generation, {skipped, taken[1], ids, lengths, blob, taken[3], taken[4]})
 """
 )

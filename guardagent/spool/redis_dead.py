@@ -68,8 +68,14 @@ CENSUS = Script(
     PRELUDE
     + LETTERS
     + """
-local tally = tally_of()
-local reply = {string.format('%.0f', tally.bytes)}
+opened()
+local tally, later = tally_of(), 0
+for _, kind in ipairs(KINDS) do
+  for _, consumer in ipairs(group_of(kind) and consumers_of(kind) or {}) do
+    if consumer.later > 0 then later = later + consumer.pending end
+  end
+end
+local reply = {string.format('%.0f', tally.bytes), later}
 for reason, n in pairs(tally.reasons) do
   reply[#reply + 1] = reason
   reply[#reply + 1] = n

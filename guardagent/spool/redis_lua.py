@@ -37,7 +37,7 @@ PRELUDE = """
 local STATE, DEAD, BATCHES, KEPT = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local KINDS, STREAMS, GROUP = {'events', 'metrics'}, {events = KEYS[1], metrics = KEYS[2]}, 'agents'
 local call = redis.call
-local PAGE_BYTES = 1048576
+local PAGE_BYTES, VERSION = 1048576, 1
 
 -- A foreign entry is shown as a frame of no version, and takes up no bytes of the bound.
 local function frame_of(entry)
@@ -48,10 +48,16 @@ end
 
 local function made_at(entry)
   local frame = frame_of(entry)
-  if #frame < 13 or string.byte(frame) ~= 1 then return math.huge end
+  if #frame < 13 or string.byte(frame) ~= VERSION then return math.huge end
   local moment = struct.unpack('>d', frame, 2)
   if moment ~= moment then return math.huge end
   return moment
+end
+
+-- The version of a frame that only a later release can read; 0 of any other (see `frame`).
+local function later_version(entry)
+  local version = string.byte((frame_of(entry))) or 0
+  return version > VERSION and version <= 15 and version or 0
 end
 
 local function now_ms()
@@ -77,6 +83,16 @@ local function group_of(kind)
     for i = 1, #one, 2 do group[one[i]] = one[i + 1] end
     if group.name == GROUP then return group end
   end
+end
+
+local function consumers_of(kind)
+  local consumers = {}
+  for i, one in ipairs(call('XINFO', 'CONSUMERS', STREAMS[kind], GROUP)) do
+    consumers[i] = {}
+    for k = 1, #one, 2 do consumers[i][one[k]] = one[k + 1] end
+    consumers[i].later = tonumber(string.match(consumers[i].name, '^later%-(%d+)$')) or 0
+  end
+  return consumers
 end
 
 local function begin()

@@ -18,7 +18,8 @@ from typing import Any, get_args
 
 from guardagent._clock import SYSTEM_CLOCK, Clock
 from guardagent.fields import Kind
-from guardagent.spool.frame import HEADER_BYTES, made_at
+from guardagent.spool.frame import HEADER_BYTES, VERSION, later_version, made_at
+from guardagent.spool.later import Bystander
 from guardagent.spool.sqlite_file import SQLiteFile
 from guardagent.spool.sqlite_lane import Lane
 from guardagent.spool.store import (
@@ -39,6 +40,9 @@ _DEAD_KEPT = 10_000
 #: The part of the bound in bytes that dead letters may take beside it.
 _DEAD_PART = 10
 _EVICTED_AT_A_TIME, _EXPIRED_AT_A_TIME = 500, 5_000
+#: Holds what is of a later release; with the version behind it.
+_LATER = "later-"
+_SKIPPED_AT_A_TIME = 20
 #: No lease is longer, whoever gave it.
 _LEASE_MAX = 7_200.0
 
@@ -87,6 +91,8 @@ class SQLiteStore:
         self._clock = clock
         self._stale_after = stale_after
         self._is_fresh_turn = True
+        self._bystander = Bystander(f"The spool {path}")
+        self._skipped = 0
 
     def __repr__(self) -> str:
         return f"<SQLiteStore {str(self._file.path)!r}>"
@@ -131,7 +137,10 @@ class SQLiteStore:
             )
             return claim, self._depth(db)
 
-        return self._file.transaction(work)
+        self._skipped = 0
+        result = self._file.transaction(work)
+        self._bystander.note(self._skipped)
+        return result
 
     def settle(self, kind: Kind, ids: Sequence[Id]) -> tuple[int, Depth]:
         """Delete records, and the lease of which nothing is left."""
@@ -323,7 +332,7 @@ class SQLiteStore:
         """Count rows and lengths."""
         query = "SELECT reason, count(*) FROM dead GROUP BY reason"
         return self._file.read(
-            lambda db: Census(dict(db.execute(query).fetchall()), _dead_bytes(db))
+            lambda db: Census(dict(db.execute(query).fetchall()), _dead_bytes(db), _later(db))
         )
 
     def requeue(self, ids: Sequence[Id]) -> int:
@@ -383,9 +392,11 @@ class SQLiteStore:
         # The clock begins anew when the machine does: a deadline far ahead is of another life.
         query = (
             "SELECT id, kind, first, last, size, batch_id, created_at FROM leases"
-            " WHERE deadline <= ? OR deadline > ? ORDER BY id"
+            " WHERE (deadline <= ? OR deadline > ?) AND NOT (owner GLOB ? AND"
+            " CAST(substr(owner, ?) AS INTEGER) > ?) ORDER BY id"
         )
-        late = db.execute(query, (now, now + _LEASE_MAX)).fetchall()
+        later = (f"{_LATER}*", len(_LATER) + 1, VERSION)
+        late = db.execute(query, (now, now + _LEASE_MAX, *later)).fetchall()
         for lease, kind, first, last, size, batch_id, created_at in late:
             if any(first <= id_ <= last for id_ in held.get(kind, ())):
                 continue
@@ -407,29 +418,29 @@ class SQLiteStore:
     def _claim_new(
         self, db: sqlite3.Connection, limit: int, max_bytes: int, batch_id: str, created_at: float
     ) -> Claim | None:
-        lanes, fresh = [Lane.of(db, kind) for kind in _KINDS], self._is_fresh_turn
-        lane = _oldest(lanes, fresh=fresh) or _oldest(lanes, fresh=False)
-        if lane is None:
-            return None
-        self._is_fresh_turn = not fresh
-        entries = lane.take(
-            limit, max_bytes, now=self._clock.now(), stale_after=self._stale_after, fresh=fresh
-        )
-        db.execute(
-            "INSERT INTO leases (kind, first, last, size, owner, deadline, batch_id, created_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                lane.kind,
-                entries[0][0],
-                entries[-1][0],
-                len(entries),
-                self._owner,
-                self._clock.monotonic() + self._lease,
-                batch_id,
-                created_at,
-            ),
-        )
-        return Claim(lane.kind, entries)
+        for _ in range(_SKIPPED_AT_A_TIME):
+            lanes, fresh = [Lane.of(db, kind) for kind in _KINDS], self._is_fresh_turn
+            lane = _oldest(lanes, fresh=fresh) or _oldest(lanes, fresh=False)
+            if lane is None:
+                return None
+            self._is_fresh_turn = not fresh
+            entries = lane.take(
+                limit, max_bytes, now=self._clock.now(), stale_after=self._stale_after, fresh=fresh
+            )
+            version = later_version(entries[0][1])
+            holder = self._owner, self._clock.monotonic() + self._lease
+            if version:
+                holder = f"{_LATER}{version}", 0.0
+            span = entries[0][0], entries[-1][0]
+            db.execute(
+                "INSERT INTO leases (kind, first, last, size, owner, deadline, batch_id,"
+                " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (lane.kind, *span, len(entries), *holder, batch_id, created_at),
+            )
+            if not version:
+                return Claim(lane.kind, entries)
+            self._skipped += len(entries)
+        return None
 
     def _unclaimed(
         self, db: sqlite3.Connection, kind: Kind, what: str = "frame"
@@ -493,6 +504,11 @@ class SQLiteStore:
 
 def _dead_bytes(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT total(length(frame)) FROM dead").fetchone()[0])
+
+
+def _later(db: sqlite3.Connection) -> int:
+    query = "SELECT total(size) FROM leases WHERE owner GLOB ?"
+    return int(db.execute(query, (f"{_LATER}*",)).fetchone()[0])
 
 
 def _page(rows: sqlite3.Cursor, limit: int) -> list[Any]:

@@ -16,7 +16,7 @@ import sqlite3
 import attrs
 
 from guardagent.fields import Kind
-from guardagent.spool.frame import made_at, weight
+from guardagent.spool.frame import later_version, made_at, weight
 
 __all__ = ["Lane"]
 
@@ -142,11 +142,14 @@ class Lane:
 
     def _next(self, span: _Span, limit: int, max_bytes: int) -> list[tuple[int, bytes]]:
         entries: list[tuple[int, bytes]] = []
+        version = 0
         rows = self._read(span, limit)
         for entry in rows:
             max_bytes -= weight(entry[1])
-            if max_bytes < 0 and entries:
+            if entries and (max_bytes < 0 or later_version(entry[1]) != version):
                 break
+            if not entries:
+                version = later_version(entry[1])
             entries.append(entry)
         rows.close()
         return entries

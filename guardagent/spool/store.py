@@ -107,10 +107,13 @@ class Census:
     Args:
         dead: number of dead letters by reason.
         dead_bytes: bytes of their frames.
+        later: records kept that only a later release can read. They are leased to nobody and left
+            to processes of that release, within the bounds of the store.
     """
 
     dead: Mapping[str, int]
     dead_bytes: int
+    later: int
 
 
 class Store(Protocol):

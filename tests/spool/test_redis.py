@@ -247,6 +247,18 @@ def test_consumers_of_the_dead_are_forgotten(room: Room) -> None:
     until(lambda: has_nothing_to_do() and consumers(room) <= {b"late", b"busy"})
 
 
+def test_what_was_left_to_this_release_is_taken(room: Room) -> None:
+    """By an older one that could not read it: at once, as what is given back."""
+    store = room.store()
+    put(store, 2)
+    for id_ in ids(claim(room.store())):
+        given = ("agents", "later-1", 0, f"{id_ >> 64}-{id_ & 0xFFFF}", "IDLE", 604_800_000)
+        room.do("XCLAIM", "events", *given)
+    room.do("HDEL", "state", "swept")
+
+    assert names(claim(store)) == span(0, 2)
+
+
 # -- others --------------------------------------------------------------------------------------
 
 

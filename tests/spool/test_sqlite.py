@@ -260,6 +260,18 @@ def test_every_expired_lease_is_taken_over(stores: Stores, clock: ManualClock) -
     assert names == [("name-0", 10), ("name-1", 10), ("name-2", 10), (None, 10), None]
 
 
+def test_what_was_left_to_this_release_is_taken(stores: Stores) -> None:
+    """By an older one that could not read it: at once, as what is given back."""
+    older, store = stores(), stores()
+    put(older, 3)
+    older.claim(3, LARGE, "name", NOW)
+    older._file.transaction(
+        lambda db: db.execute("UPDATE leases SET owner = 'later-1', deadline = 0")
+    )
+
+    assert claimed(store) == numbers(3)
+
+
 # -- bounds --------------------------------------------------------------------------------------
 
 

@@ -504,6 +504,51 @@ def test_who_comes_late_settles_all_the_same(home: Home, store: Store, other: St
     assert try_claim(home.store()) is None
 
 
+# -- later releases ------------------------------------------------------------------------------
+
+
+def _later(count: int, version: int = 2, **fields: Any) -> list[bytes]:
+    return [bytes([version]) + frame[1:] for frame in frames(count, **fields)]
+
+
+def test_records_of_a_later_release_are_left_to_it(
+    home: Home, store: Store, other: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a rolling upgrade relays of both releases run; the older one destroys nothing."""
+    for start in range(0, 12, 4):
+        put(store, 2, start=start)
+        store.append({"events": _later(2, start=start + 2)})
+
+    found = drained(store) + drained(other)
+    home.pass_time(LEASE + 1)
+
+    assert found == [key(n) for n in range(12) if n % 4 < 2]
+    assert try_claim(store) is None
+    assert (store.census().later, store.depth().records, store.count_dead()) == (6, 6, 0)
+    assert [line.levelname for line in caplog.records].count("WARNING") == 1
+    assert [unpack(b"\x01" + frame[1:]) for _, _, frame in store.waiting(10)] == [
+        one.body for start in (2, 6, 10) for one in records(2, start=start)
+    ]
+    assert (other.purge(), other.census().later) == (6, 0)
+
+
+def test_many_records_of_a_later_release(home: Home, store: Store) -> None:
+    """They do not keep the others from coming, nor what the dead held from being taken over."""
+    for start in range(0, 3_000, 100):
+        store.append({"events": _later(100, start=start)})
+    put(store, 5, start=3_000)
+    dead = home.store()
+    for _ in range(5):
+        if (held := try_claim(dead)) is not None:
+            break
+
+    home.pass_time(LEASE + 1)
+
+    assert names(held) == span(3_000, 3_005)
+    assert names(claim(store)) == span(3_000, 3_005)
+    assert store.census().later == 3_000
+
+
 # -- bounds and age ------------------------------------------------------------------------------
 
 
