@@ -8,7 +8,6 @@ import os
 import stat
 import sys
 import time
-from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -75,14 +74,16 @@ def status(store: Store, *, as_json: bool) -> None:
     oldest_at = store.oldest_at() if depth.records else None
     # A damaged record does not tell when it was made.
     age = None if oldest_at in (None, float("inf")) else max(0.0, SYSTEM_CLOCK.now() - oldest_at)
-    reasons = Counter(letter.reason for letter in _letters(store))
+    census = store.census()
     if as_json:
         told = {
             "records": depth.records,
             "bytes": depth.nbytes,
             "oldest_age": None if age is None else round(age, 3),
-            "dead_letters": sum(reasons.values()),
-            "dead_letters_by_reason": dict(sorted(reasons.items())),
+            "dead_letters": sum(census.dead.values()),
+            "dead_letters_by_reason": dict(sorted(census.dead.items())),
+            "dead_letter_bytes": census.dead_bytes,
+            "of_a_later_release": census.later,
             "generation": depth.generation,
         }
         click.echo(json.dumps(told))
@@ -90,8 +91,10 @@ def status(store: Store, *, as_json: bool) -> None:
     click.echo(f"Records       {depth.records}")
     click.echo(f"Bytes         {depth.nbytes}")
     click.echo(f"Oldest        {'-' if age is None else f'{age:.0f} s'}")
-    click.echo(f"Dead letters  {sum(reasons.values())}")
-    for reason, n in sorted(reasons.items()):
+    if census.later:
+        click.echo(f"Left alone    {census.later} of a later release")
+    click.echo(f"Dead letters  {sum(census.dead.values())} ({census.dead_bytes} bytes)")
+    for reason, n in sorted(census.dead.items()):
         click.echo(f"  {printable(reason)}: {n}")
     click.echo(f"Generation    {printable(depth.generation) or '-'}")
 

@@ -152,6 +152,8 @@ def test_a_spool_on_a_full_disk_delivers_everything(disk: Path) -> None:
             found += keys(batch.bodies)
             spool.ack(batch)
     spool.append(records(50, start=total))
+    clock.advance(60.0)
+    spool.tend()  # it is asked again whether it takes something in
 
     assert not during
     assert {str(error).rpartition(": ")[2] for error in errors} == {"the disk is nearly full"}
