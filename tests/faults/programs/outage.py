@@ -16,7 +16,7 @@ from parts import ARGUMENTS, build, capture, heard, report
 
 #: A burst every so many seconds makes 500 events a second.
 BURST, INTERVAL = 25, 0.05
-NOTE = "x" * 2_000
+NOTES = {f"note_{number}": "x" * 1_000 for number in range(3)}
 SAMPLES = 8
 
 agent = build()
@@ -37,7 +37,7 @@ class Stream(threading.Thread):
             while not self._is_over.wait(
                 begun + self.captured / BURST * INTERVAL - time.monotonic()
             ):
-                ledger.writelines(f"{key}\n" for key in capture(agent, BURST, note=NOTE))
+                ledger.writelines(f"{key}\n" for key in capture(agent, BURST, **NOTES))
                 self.captured += BURST
 
     def stop(self) -> None:
