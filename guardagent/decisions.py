@@ -50,6 +50,7 @@ UNASKED: Final = "unasked"
 #: Characters that are looked at: of a path with its query, of a user agent.
 _PATH_MAX = 8192
 _AGENT_MAX = 512
+_PATH_WINDOWS = (_PATH_MAX, 2048, 1024, 512, 256, 128)
 #: How often a path is decoded: attacks hide behind a second encoding.
 _DECODINGS = 2
 
@@ -80,7 +81,8 @@ def _agents(entries: list[str]) -> Patterns:
 
 
 def _suspicions(entries: list[str]) -> Patterns:
-    return Patterns(entries, text_max=_PATH_MAX, windows=(2048, 1024, 512, 256))
+    texts = 1 + _DECODINGS
+    return Patterns(entries, text_max=_PATH_MAX, texts=texts, windows=_PATH_WINDOWS)
 
 
 #: What makes the entries of a field ready; raises ValueError(what is allowed, position).

@@ -1,19 +1,18 @@
 """Regular expressions from outside, and how they are kept from taking all the time there is.
 
-An expression is refused when it could take too long on some text, and so is one that is too long
-or too much together with the others; a text is looked at through windows of bounded length.
+An expression is refused when it could take too long on some text, and so are all of them when they
+could together; a text is looked at through windows of bounded length.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import attrs
-
 from guardagent._regexcost import steps
+from guardagent._regextree import Run, read
 
 if sys.version_info >= (3, 11):
     from re import _compiler, _parser  # type: ignore[attr-defined]  # not in the stubs
@@ -26,23 +25,37 @@ __all__ = ["PATTERN_MAX", "Patterns"]
 #: Characters of one expression, and of all that are not plain words.
 PATTERN_MAX = 1000
 _TOGETHER_MAX = 64 * 1024
-#: Steps that one expression, and all of them, may take on the worst text; a step is 1 to 10 ns.
-_STEPS_MAX = 24e6
-_STEPS_TOGETHER = 256e6
+#: Steps that one expression, and all of them, may take on the worst texts; a step is 1 to 3 ns.
+_STEPS_MAX = 100e6
+_STEPS_TOGETHER = 300e6
+#: When they are too many together, none may take more than such a part if less will do for it.
+_PARTS = (1, 8, 64, 512)
 _SPECIAL = frozenset(r".^$*+?{}[]\|()")
 #: Escaped characters, and sets with what is in them.
 _SETS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 _DOUBLED = re.compile(r"(?<!\\)(?:--|&&|~~|\|\|)")
 _FLAGS = re.IGNORECASE | re.MULTILINE
+#: What the parser and the compiler raise; a warning is an error where the application says so.
+_BROKEN = (re.error, OverflowError, RecursionError, Warning)
 
 
-@attrs.frozen
 class _Expression:
-    """One expression, ready to search; `tree` only until it is known how far it may look."""
+    """One expression, ready to search."""
 
-    source: str
-    tree: Any
-    pattern: re.Pattern[str]
+    def __init__(self, source: str, tree: Any, text_max: int, texts: int) -> None:
+        self.source = source
+        self.pattern: re.Pattern[str] = _compiler.compile(tree)
+        self._run: Run = read(tree)
+        self._text_max = text_max
+        self._texts = texts
+        self._steps: dict[int, float] = {}
+
+    def steps(self, window: int) -> float:
+        """Return what looking through all the texts takes at most, through windows so long."""
+        if window not in self._steps:
+            searches = self._texts * max(1, 2 * self._text_max // window - 1)
+            self._steps[window] = searches * steps(self._run, window)
+        return self._steps[window]
 
 
 class Patterns:
@@ -51,8 +64,9 @@ class Patterns:
     Args:
         sources: plain words and expressions.
         text_max: characters of a text that are looked at.
-        windows: lengths of the windows it is looked at through, longest first; the shorter one an
-            expression gets, the more it may try. Windows overlap by half.
+        texts: how many texts are looked through for one answer.
+        windows: lengths of the windows they are looked at through, longest first; the shorter one
+            an expression gets, the more it may try. Windows overlap by half.
 
     Raises:
         ValueError: an expression cannot be used; the second argument is its position, None when
@@ -61,10 +75,12 @@ class Patterns:
 
     __slots__ = ("_expressions", "_text_max", "_words")
 
-    def __init__(self, sources: Sequence[str], *, text_max: int, windows: Sequence[int]) -> None:
+    def __init__(
+        self, sources: Sequence[str], *, text_max: int, texts: int = 1, windows: Sequence[int]
+    ) -> None:
         self._text_max = text_max
         self._words: list[tuple[str, str]] = []
-        found: list[_Expression] = []
+        found: dict[int, _Expression] = {}
         length = 0
         for position, source in enumerate(sources):
             if len(source) > PATTERN_MAX:
@@ -76,11 +92,11 @@ class Patterns:
             if length > _TOGETHER_MAX:
                 raise ValueError(f"expressions of {_TOGETHER_MAX} characters together", position)
             try:
-                found.append(_compile(source))
-            except ValueError as error:
-                raise ValueError(str(error), position) from None
+                found[position] = _Expression(source, _parsed(source), text_max, texts)
+            except (ValueError, *_BROKEN) as error:
+                raise ValueError(_allowed(error), position) from None
         #: By length of the window, for whoever gets along with that one.
-        self._expressions = _within_steps(found, sources, text_max, windows)
+        self._expressions = _within_steps(found, windows)
 
     def __bool__(self) -> bool:
         return bool(self._words or self._expressions)
@@ -101,17 +117,22 @@ class Patterns:
         return None
 
 
-def _compile(source: str) -> _Expression:
-    """Compile an expression past the cache of `re`, which belongs to the application."""
+def _parsed(source: str) -> Any:
+    """Parse an expression past the cache of `re`, which belongs to the application."""
     if _has_unclear_set(source):
         raise ValueError("a regular expression whose sets hold no [, --, &&, ~~ or ||")
-    try:
-        tree = _parser.parse(source, _FLAGS)
-        _drop_idle_start(tree)
-        return _Expression(source, tree, _compiler.compile(tree))
-    except (re.error, OverflowError, RecursionError, Warning) as error:
-        what = error.msg if isinstance(error, re.error) else type(error).__name__
-        raise ValueError(f"a regular expression ({what})") from None
+    tree = _parser.parse(source, _FLAGS)
+    _drop_idle_start(tree)
+    return tree
+
+
+def _allowed(error: Exception) -> str:
+    """Say what would be allowed in place of an expression that failed."""
+    if isinstance(error, re.error):
+        return f"a regular expression ({error.msg})"
+    if isinstance(error, _BROKEN):
+        return f"a regular expression ({type(error).__name__})"
+    return str(error)
 
 
 def _has_unclear_set(source: str) -> bool:
@@ -131,22 +152,17 @@ def _drop_idle_start(tree: Any) -> None:
 
 
 def _within_steps(
-    found: Sequence[_Expression], sources: Sequence[str], text_max: int, windows: Sequence[int]
+    found: Mapping[int, _Expression], windows: Sequence[int]
 ) -> list[tuple[int, list[tuple[str, re.Pattern[str]]]]]:
-    """Give each expression the longest window within which its steps are bounded."""
-    for longest in range(len(windows)):
-        total = 0.0
+    """Give each expression the longest window within which the steps are bounded."""
+    for part in _PARTS:
         chosen: dict[int, list[tuple[str, re.Pattern[str]]]] = {}
-        for one in found:
-            try:
-                window, cost = _fitting(one, text_max, windows[longest:])
-            except (ValueError, RecursionError) as error:
-                what = "not nested so deeply" if isinstance(error, RecursionError) else error
-                position = sources.index(one.source)
-                raise ValueError(f"a regular expression {what}", position) from None
+        total = 0.0
+        for position, one in found.items():
+            window = _fitting(one, windows, _STEPS_MAX / part)
+            cost = one.steps(window)
             if cost > _STEPS_MAX:
-                allowed = "a regular expression that does not backtrack for long"
-                raise ValueError(allowed, sources.index(one.source))
+                raise ValueError("a regular expression that does not backtrack for long", position)
             chosen.setdefault(window, []).append((one.source, one.pattern))
             total += cost
         if total <= _STEPS_TOGETHER:
@@ -154,11 +170,9 @@ def _within_steps(
     raise ValueError("regular expressions that backtrack less, all together", None)
 
 
-def _fitting(one: _Expression, text_max: int, windows: Sequence[int]) -> tuple[int, float]:
-    window, cost = 0, 0.0
+def _fitting(one: _Expression, windows: Sequence[int], most: float) -> int:
+    """Return the longest window with at most so many steps, or that with the fewest."""
     for window in windows:
-        searches = max(1, 2 * text_max // window - 1)
-        cost = searches * steps(one.tree, window)
-        if cost <= _STEPS_MAX:
-            break
-    return window, cost
+        if one.steps(window) <= most:
+            return window
+    return min(windows, key=one.steps)
