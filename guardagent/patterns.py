@@ -1,7 +1,7 @@
 """Regular expressions from outside, and how they are kept from taking all the time there is.
 
-An expression is refused when it could take too long on some text, and so are all of them when they
-could together; a text is looked at through windows of bounded length.
+An expression is refused when it could take too long on some text, or to be made ready, and so are
+all of them when they could together; a text is looked at through windows of bounded length.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guardagent._regexcost import steps
+from guardagent._regexeffort import effort
 from guardagent._regextree import Run, read
 
 if sys.version_info >= (3, 11):
@@ -25,6 +26,8 @@ __all__ = ["PATTERN_MAX", "Patterns"]
 #: Characters of one expression, and of all that are not plain words.
 PATTERN_MAX = 1000
 _TOGETHER_MAX = 64 * 1024
+#: What all of them may take to be made ready: a second at most.
+_EFFORT_MAX = 2_000_000
 #: Steps that one expression, and all of them, may take on the worst texts; a step is 1 to 3 ns.
 _STEPS_MAX = 100e6
 _STEPS_TOGETHER = 300e6
@@ -81,7 +84,7 @@ class Patterns:
         self._text_max = text_max
         self._words: list[tuple[str, str]] = []
         found: dict[int, _Expression] = {}
-        length = 0
+        length = work = 0
         for position, source in enumerate(sources):
             if len(source) > PATTERN_MAX:
                 raise ValueError(f"at most {PATTERN_MAX} characters", position)
@@ -92,7 +95,9 @@ class Patterns:
             if length > _TOGETHER_MAX:
                 raise ValueError(f"expressions of {_TOGETHER_MAX} characters together", position)
             try:
-                found[position] = _Expression(source, _parsed(source), text_max, texts)
+                tree = _parsed(source)
+                work += effort(tree)
+                found[position] = _Expression(source, _within_effort(tree, work), text_max, texts)
             except (ValueError, *_BROKEN) as error:
                 raise ValueError(_allowed(error), position) from None
         #: By length of the window, for whoever gets along with that one.
@@ -123,6 +128,12 @@ def _parsed(source: str) -> Any:
         raise ValueError("a regular expression whose sets hold no [, --, &&, ~~ or ||")
     tree = _parser.parse(source, _FLAGS)
     _drop_idle_start(tree)
+    return tree
+
+
+def _within_effort(tree: Any, work: int) -> Any:
+    if work > _EFFORT_MAX:
+        raise ValueError("regular expressions with smaller ranges, or fewer |")
     return tree
 
 

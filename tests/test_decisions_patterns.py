@@ -293,6 +293,21 @@ def test_their_length_is_bounded_together() -> None:
     assert caught.value.args[1] == 72
 
 
+@pytest.mark.parametrize(
+    "sources",
+    [
+        ["[\x00-\uffff]" * 190],
+        ["[^\u0100-\uffff]"] * 40,
+        ["[\u0416\u0417]" * 100] * 30,
+        ["|".join(f"{chr(0x4E00 + number)}." for number in range(330))] * 40,
+    ],
+)
+def test_what_takes_long_to_be_made_ready_is_refused(sources: list[str]) -> None:
+    """It is told from its parts before anything is done for it."""
+    with pytest.raises(ValueError, match=r"smaller ranges, or fewer \|"), bounded():
+        patterns(*sources)
+
+
 def test_the_cache_of_re_belongs_to_the_application() -> None:
     """A thousand expressions of ours push none of its own out."""
     re.purge()
