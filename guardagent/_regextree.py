@@ -34,7 +34,8 @@ __all__ = [
 _SINGLE = frozenset({"LITERAL", "NOT_LITERAL", "ANY", "IN"})
 _REPEATS = frozenset({"MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"})
 _GUARDS = frozenset({"ASSERT", "ASSERT_NOT", "ATOMIC_GROUP"})
-_TYPES = re.ASCII | re.UNICODE | re.LOCALE
+_TYPES = int(re.ASCII | re.UNICODE | re.LOCALE)
+_IGNORECASE, _DOTALL = int(re.IGNORECASE), int(re.DOTALL)
 #: How many characters that must come first are looked at.
 _LEAD = 16
 #: Groups within groups that are looked into.
@@ -164,7 +165,7 @@ def read(tree: Any) -> Run:
     Raises:
         ValueError: it is nested too deeply, or has a part that is not known here.
     """
-    return _read(tree, tree.state.flags, 0)
+    return _read(tree, int(tree.state.flags), 0)
 
 
 def edge_before(node: Node, follow: Edge) -> Edge:
@@ -250,12 +251,12 @@ def _nodes(tree: Iterable[Any], flags: int, depth: int) -> Iterator[Node]:
 
 def _char(name: str, value: Any, flags: int) -> Char:
     if name == "ANY":
-        return Char(ALL if flags & re.DOTALL else ALL & ~NEWLINE, _ANY)
+        return Char(ALL if flags & _DOTALL else ALL & ~NEWLINE, _ANY)
     steps = _SET
     if name == "IN":
         words = any("WORD" in str(inner) for _, inner in value)
         plain = [(op, inner) for op, inner in value if str(op) in ("LITERAL", "RANGE")]
-        if words or (flags & re.IGNORECASE and characters(name, plain, 0) & LETTERS):
+        if words or (flags & _IGNORECASE and characters(name, plain, 0) & LETTERS):
             steps = _SLOW_SET
     return Char(characters(name, value, flags), steps)
 

@@ -6,7 +6,7 @@ differences.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from urllib.parse import unquote_plus
 
@@ -27,7 +27,7 @@ __all__ = [
     "Decision",
     "DecisionReason",
     "Judge",
-    "complaint",
+    "made_ready",
 ]
 
 #: The field of the rules that decided.
@@ -116,7 +116,9 @@ class Judge:
     )
 
     def __init__(self, rules: DynamicRules) -> None:
-        ready = _made_ready(rules)
+        ready, bad = made_ready({name: getattr(rules, name) for name in CHECKS})
+        if bad:
+            raise RulesError("; ".join(bad))
         self._bans: Networks = ready["ip_blacklist"]
         self._passes: Networks = ready["ip_whitelist"]
         is_emergency = rules.emergency_mode or rules.emergency_whitelist_only
@@ -192,21 +194,19 @@ def _block(reason: DecisionReason, entry: str | None) -> Decision:
     return Decision(False, reason, entry)
 
 
-def _made_ready(rules: DynamicRules) -> dict[str, Any]:
+def made_ready(fields: Mapping[str, list[str]]) -> tuple[dict[str, Any], list[str]]:
+    """Make the entries of fields ready; name each field that cannot be used, and why."""
     ready: dict[str, Any] = {}
     bad: list[str] = []
-    for name, make in CHECKS.items():
-        entries = getattr(rules, name)
+    for name, entries in fields.items():
         try:
-            ready[name] = make(entries)
+            ready[name] = CHECKS[name](entries)
         except ValueError as error:
-            bad.append(f"{name}: {complaint(entries, error)}")
-    if bad:
-        raise RulesError("; ".join(bad))
-    return ready
+            bad.append(f"{name}: {_complaint(entries, error)}")
+    return ready, bad
 
 
-def complaint(entries: list[str], error: ValueError) -> str:
+def _complaint(entries: list[str], error: ValueError) -> str:
     """Say which of the entries cannot be used, and what is allowed in its place."""
     allowed, position = error.args
     given = f"{len(entries)} entries" if position is None else describe(entries[position])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import cached_property, partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from cattrs.errors import ClassValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
 from guardagent import _lax
-from guardagent.decisions import CHECKS, UNASKED, Decision, Judge, complaint
+from guardagent.decisions import CHECKS, UNASKED, Decision, Judge, made_ready
 from guardagent.errors import RulesError
 from guardagent.plain import describe, wire_time
 
@@ -74,7 +74,7 @@ class DynamicRules:
 
     @classmethod
     def from_mapping(cls, document: Mapping[str, Any]) -> DynamicRules:
-        """Read a rules document; unknown keys are ignored.
+        """Read a rules document, and make it ready for `decide`; unknown keys are ignored.
 
         Raises:
             RulesError: not a mapping, or a value is wrong: the whole document is refused, and
@@ -83,9 +83,12 @@ class DynamicRules:
         if not isinstance(document, Mapping):
             raise RulesError(f"rules: given {describe(document)}, allowed: a mapping")
         try:
-            return _converter.structure(dict(document), cls)
+            rules = _converter.structure(dict(document), cls)
         except ClassValidationError as error:
-            raise RulesError("; ".join(_complaints(error))) from None
+            bad = _complaints(error)
+            raise RulesError("; ".join([*bad.values(), *_unusable(document, bad)])) from None
+        rules.judge  # noqa: B018 - made here, so that no request has to wait for it
+        return rules
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the document as JSON has it: the inverse of `from_mapping`."""
@@ -96,7 +99,7 @@ class DynamicRules:
     def judge(self) -> Judge:
         """The rules made ready for `decide`: a second for 100,000 networks, once.
 
-        The agent has it made on its own thread before the rules are in force.
+        `from_mapping` makes it, and tells by it whether the rules can be used.
         """
         return Judge(self)
 
@@ -131,21 +134,20 @@ class DynamicRules:
         return self.judge.decide(ip, path, user_agent, country, cloud_provider)
 
 
-def _complaints(error: ClassValidationError) -> list[str]:
-    return [f"{note.name}: {exception}" for exception, note in error.group_exceptions()[0]]
+def _complaints(error: ClassValidationError) -> dict[str, str]:
+    notes = error.group_exceptions()[0]
+    return {note.name: f"{note.name}: {exception}" for exception, note in notes}
+
+
+def _unusable(document: Mapping[str, Any], known: Container[str]) -> list[str]:
+    """Name what else is bad in a document some of whose fields are."""
+    names = [name for name in CHECKS if name in document and name not in known]
+    return made_ready({name: _lax.texts(document[name], _MOST[name]) for name in names})[1]
 
 
 def _entries(name: str) -> Callable[[Any, Any], Any]:
-    """Return what reads the entries of a field, and tries whether they can be used."""
-    most, check = _MOST[name], CHECKS.get(name)
-
     def read(value: Any, kind: Any) -> Any:
-        entries = _lax.texts(value, most)
-        if check is not None:
-            try:
-                check(entries)
-            except ValueError as error:
-                raise ValueError(complaint(entries, error)) from None
+        entries = _lax.texts(value, _MOST[name])
         return set(entries) if kind == set[str] else entries
 
     return read

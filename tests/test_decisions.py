@@ -65,6 +65,16 @@ def test_rules_are_made_ready_once() -> None:
     assert rules == other
 
 
+def test_rules_that_were_read_are_ready() -> None:
+    """Whether they can be used is told by making them ready, once; nobody does it again."""
+    rules = DynamicRules.from_mapping({"ip_blacklist": ["203.0.113.9"]})
+
+    rules.ip_blacklist.append("no address, which would be refused")
+
+    assert not rules.decide(ip="203.0.113.9")
+    assert DynamicRulesOfGuard.of(rules).judge is rules.judge
+
+
 def test_rules_of_the_drop_in_decide_too() -> None:
     """They are a class of their own, made from the agent's."""
     rules = DynamicRulesOfGuard.of(DynamicRules(ip_blacklist=["203.0.113.9"]))

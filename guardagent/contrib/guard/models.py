@@ -134,8 +134,10 @@ class DynamicRules(rules.DynamicRules, _Model, Finished["DynamicRules"]):
 
     @classmethod
     def of(cls, source: rules.DynamicRules) -> DynamicRules:
-        """Copy rules as the agent has them."""
-        return cls(**{name: getattr(source, name) for name in cls.model_fields})
+        """Copy rules as the agent has them, with what was made of them for `decide`."""
+        copied = cls(**{name: getattr(source, name) for name in cls.model_fields})
+        object.__setattr__(copied, "judge", source.judge)  # rules are frozen
+        return copied
 
     def __hash__(self) -> int:
         # `asyncio.gather` asks for it; equal rules have equal ones, although they hold lists.
