@@ -5,6 +5,7 @@ Owns: one reference, swapped whole. In: bodies of answers, and what was kept. Ou
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import logging
@@ -32,6 +33,9 @@ RULES_BYTES = 8 * 1024 * 1024
 #: What costs memory in JSON: commas part the entries, and each object or list is 100 bytes or so.
 _COMMAS_MAX = 600_000
 _NESTS_MAX = 60_000
+
+#: Rule ids whose last version is remembered.
+_IDS_MAX = 16
 
 #: What makes a document one of rules; a message alone does not.
 _NAMES = {field.name for field in attrs.fields(DynamicRules)} - {"message"}
@@ -79,6 +83,10 @@ class Ruleset:
         self._clock = clock
         self._held: _Held | None = None
         self._unsaved: bytes | None = None
+        #: The digest of the last body that is not in force, and what it was read as.
+        self._last: tuple[bytes, DynamicRules | RulesError | None] | None = None
+        #: By rule id, the version that was put in force last and its end; the latest at the end.
+        self._versions: dict[str, tuple[int, dt.datetime | None]] = {}
 
     def current(self) -> DynamicRules | None:
         """Return the rules in force; None before the first and after their time."""
@@ -130,17 +138,13 @@ class Ruleset:
             self._held = attrs.evolve(held, validators=_validators(headers))
             self.confirm()
             return None
-        rules = _read(body)
+        rules = self._read_once(digest, body)
         if rules is None:
             return None
+        self._refuse_older(rules)
         known = None if held is None else held.rules
-        if known is not None and not self._has_expired(known) and known.rule_id == rules.rule_id:
-            # Another rule id, or an end of the higher version, is how a backend takes it back.
-            if rules.version < known.version:
-                raise RulesError(f"version: given {rules.version}, in force: {known.version}")
-        rules.judge  # noqa: B018 - made here, so that no request has to wait for it
-        self._held = _Held(rules, self._clock.monotonic(), digest, _validators(headers))
-        self._unsaved = body
+        self._put_in_force(_Held(rules, self._clock.monotonic(), digest, _validators(headers)))
+        self._unsaved, self._last = body, None
         return None if _is_same(rules, known) or self._has_expired(rules) else rules
 
     def save(self) -> None:
@@ -163,7 +167,7 @@ class Ruleset:
             kept = self._recall(self._name)
             if kept is None:
                 return None
-            self._held = self._from_kept(kept)
+            self._put_in_force(self._from_kept(kept))
         except Exception as error:  # a spool's own, or whatever foreign bytes lead to
             kind = type(error).__name__
             say(_log, logging.WARNING, "The rules that were kept cannot be used (%s).", kind)
@@ -173,6 +177,30 @@ class Ruleset:
     def inherit(self, other: Ruleset) -> None:
         """Begin with the rules of the process this one was forked from."""
         self._held = other._held
+        self._versions = dict(other._versions)
+
+    def _read_once(self, digest: bytes, body: bytes) -> DynamicRules | None:
+        """Read a body; the same bad one is not read again at every poll."""
+        if self._last is None or self._last[0] != digest:
+            self._last = digest, _outcome(body)
+        outcome = self._last[1]
+        if isinstance(outcome, RulesError):
+            raise RulesError(str(outcome))
+        return outcome
+
+    def _refuse_older(self, rules: DynamicRules) -> None:
+        # Another rule id, or an end of the higher version, is how a backend takes it back.
+        version, end = self._versions.get(rules.rule_id, (rules.version, None))
+        if rules.version < version and not self._is_over(end):
+            raise RulesError(f"version: given {rules.version}, taken before: {version}")
+
+    def _put_in_force(self, held: _Held) -> None:
+        rules = held.rules
+        self._held = held
+        self._versions.pop(rules.rule_id, None)
+        self._versions[rules.rule_id] = rules.version, rules.expires_at
+        if len(self._versions) > _IDS_MAX:
+            del self._versions[next(iter(self._versions))]
 
     def _from_kept(self, kept: bytes) -> _Held:
         head, _, body = kept.partition(b"\n")
@@ -181,7 +209,6 @@ class Ruleset:
         saved_at = float(facts["saved_at"])
         if rules is None or not math.isfinite(saved_at):
             raise RulesError("rules: what was kept is not a document")
-        rules.judge  # noqa: B018 - as in `take`
         age = max(0.0, self._clock.now() - saved_at)
         validators = {
             name: value
@@ -192,7 +219,9 @@ class Ruleset:
         return _Held(rules, confirmed_at, _digest(body), validators, is_doubtful=True)
 
     def _has_expired(self, rules: DynamicRules) -> bool:
-        end = rules.expires_at
+        return self._is_over(rules.expires_at)
+
+    def _is_over(self, end: dt.datetime | None) -> bool:
         return end is not None and end.timestamp() <= self._clock.now()
 
 
@@ -215,6 +244,13 @@ def _read(body: bytes) -> DynamicRules | None:
     if not _NAMES.intersection(document):
         return None
     return DynamicRules.from_mapping(document)
+
+
+def _outcome(body: bytes) -> DynamicRules | RulesError | None:
+    try:
+        return _read(body)
+    except RulesError as error:
+        return RulesError(str(error))  # without the traceback, which holds the body
 
 
 def _is_same(rules: DynamicRules, known: DynamicRules | None) -> bool:

@@ -333,7 +333,7 @@ def test_an_older_version_is_refused() -> None:
     (seen,) = desk.errors.seen
     assert seen[0] == "rules"
     assert isinstance(seen[1], RulesError)
-    assert str(seen[1]) == "version: given 4, in force: 5"
+    assert str(seen[1]) == "version: given 4, taken before: 5"
 
 
 def test_another_rule_id_counts_anew() -> None:
@@ -346,6 +346,47 @@ def test_another_rule_id_counts_anew() -> None:
     assert rules is not None
     assert (rules.rule_id, rules.version) == ("b", 1)
     assert desk.errors.seen == []
+
+
+def test_an_older_version_is_refused_after_other_rules_too() -> None:
+    """A cache that is behind by two documents undoes the first no more than the second."""
+    desk = Desk(rules_reply(5, "a"), rules_reply(1, "b"), rules_reply(4, "a"), rules_reply(5, "a"))
+    desk.poll()
+    kept = desk.poll()
+
+    assert desk.poll() is kept
+    assert [str(error) for _, error in desk.errors.seen] == ["version: given 4, taken before: 5"]
+    back = desk.poll()
+    assert back is not None
+    assert (back.rule_id, back.version) == ("a", 5)
+
+
+def test_an_end_takes_a_version_back_after_other_rules_too() -> None:
+    """As it does while they are in force."""
+    end = "2000-01-01T00:00:00Z"
+    ended = reply(200, document(5, "a", expires_at=end))
+    desk = Desk(ended, rules_reply(1, "b"), rules_reply(4, "a"))
+    for _ in range(2):
+        desk.poll()
+
+    back = desk.poll()
+
+    assert back is not None
+    assert (back.rule_id, back.version) == ("a", 4)
+    assert desk.errors.seen == []
+
+
+def test_the_versions_of_the_last_rules_are_remembered() -> None:
+    """Of so many ids, whatever a backend makes up."""
+    others = [rules_reply(1, f"r{number}") for number in range(16)]
+    desk = Desk(rules_reply(5, "a"), *others, rules_reply(4, "a"))
+    for _ in range(17):
+        desk.poll()
+
+    back = desk.poll()
+
+    assert back is not None
+    assert (back.rule_id, back.version) == ("a", 4)
 
 
 def test_validators_are_sent_back() -> None:

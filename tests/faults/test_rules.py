@@ -250,3 +250,49 @@ def test_hostile_documents_take_bounded_memory() -> None:
 
     assert taken == 0
     assert grown < 100 * 1024 * 1024
+
+
+#: Puts documents that are hard to make ready before the rules, each as often as a backend is asked
+#: in an hour and a half; within so much of the processor, or it is ended.
+_MAKING = """
+import json, resource, sys
+from guardagent._clock import SYSTEM_CLOCK
+from guardagent.errors import RulesError
+from guardagent.ruleset import Ruleset
+
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+letters = [chr(97 + number % 26) + chr(97 + number // 26) for number in range(249)]
+hostile = [
+    ["[\\x00-\\uffff]" * 70] * 60,
+    ["[^\\u0100-\\uffff]" * 60] * 60,
+    ["(?:" + "|".join(f"{pair}." for pair in letters) + ")" for _ in range(60)],
+    ["(?:" * 19 + f"a|b.{number})" * 19 for number in range(300)],
+    ["a?" * 490] * 65,
+    [f"[ab]*x{number}q" for number in range(1_000)],
+]
+rules = Ruleset(name="x", fresh_for=1, keep=print, recall=lambda _: None, clock=SYSTEM_CLOCK)
+rules.take(b'{"rule_id": "a", "version": 5}', {})
+refused = 0
+for name in ("suspicious_patterns", "blocked_user_agents"):
+    for number, entries in enumerate(hostile):
+        document = {"rule_id": "a", "version": 4, name: entries}
+        for _ in range(20):
+            try:
+                rules.take(json.dumps(document).encode(), {})
+            except RulesError:
+                refused += 1
+print(refused)
+"""
+
+
+@pytest.mark.slow
+def test_hostile_documents_take_bounded_time() -> None:
+    """What is hard to make ready is refused for that, or made ready once, however often it comes.
+
+    Ten seconds of the processor for all of them here.
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", _MAKING], capture_output=True, text=True, timeout=170, check=True
+    )
+
+    assert int(ended.stdout) == 2 * 6 * 20
