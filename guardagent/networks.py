@@ -13,6 +13,8 @@ Address = tuple[int, int]
 
 #: Longer texts are no addresses; the longest one has 45 characters, and a zone may follow.
 _LONGEST = 100
+#: The first 96 bits of IPv4 written as IPv6.
+_MAPPED = 0xFFFF
 
 
 def read_address(text: object) -> Address | None:
@@ -35,9 +37,10 @@ def read_network(text: str) -> tuple[int, int, int]:
     """Return bits, length of the prefix, and number of an address or network.
 
     Bits to the right of the prefix are ignored; an IPv4 mask (`/255.255.0.0`) is a prefix too.
+    IPv4 written as IPv6 is IPv4; a network such as `::/0` is one of IPv6 addresses only.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or reaches beyond IPv4 written as IPv6.
     """
     host, slash, mask = text.strip().partition("/")
     try:
@@ -47,8 +50,13 @@ def read_network(text: str) -> tuple[int, int, int]:
         length = _prefix(mask, bits) if slash else bits
     except (OSError, ValueError):
         raise ValueError("an IP address or network") from None
-    if bits == 128 and length >= 96 and value >> 32 == 0xFFFF:
+    if bits == 32 or not _is_around_mapped(value, min(length, 96)):
+        return bits, length, value
+    if length >= 96:
         return 32, length - 96, value & 0xFFFFFFFF
+    if value >> 128 - length or value >> 32 == _MAPPED:
+        # ::ffff:10.0.0.0/8 was to be 10.0.0.0/8, and as it is written would be all of IPv4.
+        raise ValueError("an IP address or network; IPv4 as IPv6 has a prefix of 96 or more")
     return bits, length, value
 
 
@@ -87,6 +95,11 @@ class Networks:
         return owners[bisect_right(firsts, address[1]) - 1]
 
 
+def _is_around_mapped(value: int, length: int) -> bool:
+    """Tell whether an IPv6 network of that length, at most 96, holds IPv4 written as IPv6."""
+    return value >> 128 - length == _MAPPED >> 96 - length
+
+
 def _flattened(networks: dict[int, str], bits: int) -> tuple[list[int], list[str | None]]:
     """Return ranges side by side; of two networks one holds the other, or they are apart.
 
@@ -121,7 +134,7 @@ def _parse(text: str) -> Address:
     if ":" not in text:
         return 32, int.from_bytes(inet_pton(AF_INET, text), "big")
     value = int.from_bytes(inet_pton(AF_INET6, text), "big")
-    return (32, value & 0xFFFFFFFF) if value >> 32 == 0xFFFF else (128, value)
+    return (32, value & 0xFFFFFFFF) if value >> 32 == _MAPPED else (128, value)
 
 
 def _packed(address: object) -> object:

@@ -98,6 +98,12 @@ def test_rules_of_the_drop_in_decide_too() -> None:
         ("0.0.0.0/0", "2001:db8::1", False),
         ("::/0", "198.51.100.1", False),
         ("::/0", "2001:db8::1", True),
+        ("::/0", "::ffff:198.51.100.1", False),
+        ("::/8", "::ffff:198.51.100.1", False),
+        ("::/8", "64::1", True),
+        ("2001:db8::/0", "2001:db8::1", True),
+        ("::fffe:0:0/96", "::fffe:0:1", True),
+        ("::/96", "::198.51.100.1", True),
         ("2001:db8::/32", "2001:db8:1::", True),
         ("2001:DB8::1", "2001:0db8:0:0::0001", True),
         ("203.0.113.9", "::ffff:203.0.113.9", True),
@@ -117,6 +123,16 @@ def test_addresses_and_networks(entry: str, ip: Any, is_blocked: bool) -> None:
     expected = (False, "ip_blacklist", entry) if is_blocked else ALLOWED
 
     assert of_ip(ip, ip_blacklist=[entry]) == expected
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["::ffff:10.0.0.0/8", "::ffff:0:0/95", "::fffe:0:0/95", "::ffff:0:0/81", "::ffff:0:0/0"],
+)
+def test_networks_around_ipv4_are_refused(entry: str) -> None:
+    """They cannot have been meant; with an IPv6 reader they would hold all of IPv4."""
+    with pytest.raises(RulesError, match="IPv4 as IPv6 has a prefix of 96 or more"):
+        DynamicRules.from_mapping({"ip_blacklist": [entry]})
 
 
 @pytest.mark.parametrize(
