@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["check_signature", "inflate", "parse_json", "read_body", "write_json"]
 
 _CHUNK_BYTES = 65_536
+#: An agent's batch is one.
+_MEMBERS_MAX = 1_000
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's way of asking for gzip's own header and checksum
 
 #: Content-Encoding by what it asks for.
@@ -50,22 +52,29 @@ def inflate(data: bytes, *, max_bytes: int) -> bytes:
     """Undo gzip, of any number of members, without ever holding more than `max_bytes` of it.
 
     Raises:
-        Refused: not gzip, cut off, or larger than `max_bytes` when inflated.
+        Refused: not gzip, cut off, of very many members, or larger than `max_bytes` when inflated.
     """
     inflated = bytearray()
-    while True:
-        member = zlib.decompressobj(_GZIP)
-        try:
-            inflated += member.decompress(data, max_bytes + 1 - len(inflated))
-        except zlib.error as error:
-            raise _bad(f"body: not gzip: {error}") from error
-        if len(inflated) > max_bytes:
-            raise _too_large("more when inflated", max_bytes)
-        if not member.eof:
-            raise _bad("body: not gzip: it ends in the middle")
-        data = member.unused_data
-        if not data:
-            return bytes(inflated)
+    member, members = zlib.decompressobj(_GZIP), 1
+    # Piece by piece: what is left behind a member is copied, which for a whole body of them would
+    # take the square of its length.
+    for start in range(0, len(data), _CHUNK_BYTES):
+        piece = data[start : start + _CHUNK_BYTES]
+        while piece:
+            if member.eof:
+                member, members = zlib.decompressobj(_GZIP), members + 1
+            if members > _MEMBERS_MAX:
+                raise _bad(f"body: gzip of more than {_MEMBERS_MAX} members")
+            try:
+                inflated += member.decompress(piece, max_bytes + 1 - len(inflated))
+            except zlib.error as error:
+                raise _bad(f"body: not gzip: {error}") from error
+            if len(inflated) > max_bytes:
+                raise _too_large("more when inflated", max_bytes)
+            piece = member.unused_data
+    if not member.eof:
+        raise _bad("body: not gzip: it ends in the middle")
+    return bytes(inflated)
 
 
 def check_signature(raw: bytes, given: str, *, secret: bytes) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import io
 import zlib
+from random import Random
 from typing import Any
 
 import pytest
@@ -59,6 +60,26 @@ def test_gzip_is_undone(encoding: str) -> None:
 def test_members_of_gzip_are_joined() -> None:
     """RFC 1952 allows several members one after the other."""
     assert inflate(gzip.compress(b"one ") + gzip.compress(b"two"), max_bytes=7) == b"one two"
+
+
+def test_members_are_joined_however_they_fall() -> None:
+    """Nothing is lost where a piece of the body ends within a member, or with it."""
+    parts = [bytes([number % 251]) * (number * 7) for number in range(1_000)]
+    whole = b"".join(parts)
+    random = Random(1).randbytes(150_000)
+
+    assert inflate(b"".join(map(gzip.compress, parts)), max_bytes=len(whole)) == whole
+    assert inflate(gzip.compress(random) * 3, max_bytes=450_000) == random * 3
+
+
+def test_members_are_bounded() -> None:
+    """Millions of empty ones are much work for nothing."""
+    many = gzip.compress(b"") * 200_000
+
+    with pytest.raises(Refused) as caught:
+        inflate(many, max_bytes=1_000)
+
+    assert caught.value.errors == ["body: gzip of more than 1000 members"]
 
 
 def test_an_empty_member_is_nothing() -> None:
