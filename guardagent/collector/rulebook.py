@@ -65,7 +65,7 @@ class Edition:
             return _names(if_none_match, self.tag)
         try:
             since = parsedate_to_datetime(if_modified_since)
-        except (TypeError, ValueError):  # no date at all, or none of HTTP's
+        except (TypeError, ValueError, OverflowError):  # no date at all, or none of HTTP's
             return False
         return int(self.modified_at) <= since.replace(tzinfo=dt.timezone.utc).timestamp()
 

@@ -110,7 +110,13 @@ def test_a_missing_file_is_an_error_of_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("since", "status"), [(-1, 200), (0, 304), (1, 304), ("rubbish", 200), ("", 200)]
+    ("since", "status"),
+    [
+        *((-1, 200), (0, 304), (1, 304), ("rubbish", 200), ("", 200)),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", 200),
+        ("Mon, 01 Jan 2024 99999999999999999999:00:00 GMT", 200),
+        ("Mon, 01 Jan 0001 00:00:00 +2359", 200),
+    ],
 )
 def test_who_has_it_since_then_gets_no_body(tmp_path: Path, since: Any, status: int) -> None:
     """If-Modified-Since is understood to the second, and left alone where it is none."""
