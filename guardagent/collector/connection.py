@@ -11,9 +11,12 @@ from guardagent._clock import SYSTEM_CLOCK
 from guardagent._version import __version__
 
 if TYPE_CHECKING:
+    import socket
     import threading
     from types import TracebackType
     from wsgiref.headers import Headers
+
+    from _typeshed import WriteableBuffer
 
     _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
@@ -34,13 +37,43 @@ _CHUNK_BYTES = 64 * 1024
 _LINE_BYTES = 65_536
 
 
+class _Patience(io.RawIOBase):
+    """What comes from a socket, until the time for it is over, however it drips."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._deadline = 0.0
+
+    def begin(self, seconds: float) -> None:
+        """Wait so long from now on, for all that is to come."""
+        self._deadline = SYSTEM_CLOCK.monotonic() + seconds
+
+    def readable(self) -> bool:
+        """Tell BufferedReader that this can be read."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read what has come, or wait for it.
+
+        Raises:
+            TimeoutError: the time is over.
+        """
+        left = self._deadline - SYSTEM_CLOCK.monotonic()
+        if left <= 0:
+            raise TimeoutError("the request takes too long")
+        usual = self._connection.gettimeout()  # which answers are sent with
+        self._connection.settimeout(left)
+        try:
+            return self._connection.recv_into(buffer)
+        finally:
+            self._connection.settimeout(usual)
+
+
 class _Body:
     """The body of one request, as the application sees it: ends where Content-Length says."""
 
-    def __init__(self, stream: io.BufferedIOBase, length: int, timeout: float) -> None:
+    def __init__(self, stream: io.BufferedIOBase, length: int) -> None:
         self._stream = stream
-        self._timeout = timeout
-        self._deadline = SYSTEM_CLOCK.monotonic() + timeout
         self.left = length
 
     def read(self, size: int = -1) -> bytes:
@@ -53,8 +86,6 @@ class _Body:
         wanted = self.left if size < 0 else min(size, self.left)
         if not wanted:
             return b""
-        if SYSTEM_CLOCK.monotonic() > self._deadline:
-            raise TimeoutError("the body takes too long")
         data = self._stream.read1(wanted)
         if not data:
             raise ConnectionAbortedError("the sender went away in the middle of a body")
@@ -62,8 +93,7 @@ class _Body:
         return data
 
     def skip(self) -> None:
-        """Read away what is left, within bounds and one more timeout."""
-        self._deadline = SYSTEM_CLOCK.monotonic() + self._timeout
+        """Read away what is left, within bounds."""
         bound = _LINGER_BYTES
         while self.left and bound > 0:
             bound -= len(self.read(_CHUNK_BYTES))
@@ -122,8 +152,8 @@ class _Response(ServerHandler):
 class Connection(WSGIRequestHandler):
     """Serves one connection until either side has enough.
 
-    The server makes a subclass that holds its settings: `timeout` bounds each wait for a byte and
-    each whole body, `idle_timeout` the pause between requests, and `stopping` ends it all.
+    The server makes a subclass that holds its settings: `timeout` bounds the head of a request as
+    a whole, and its body, `idle_timeout` the pause between requests, and `stopping` ends it all.
     """
 
     protocol_version = "HTTP/1.1"
@@ -132,6 +162,13 @@ class Connection(WSGIRequestHandler):
     timeout = 10.0
     idle_timeout = 75.0
     stopping: ClassVar[threading.Event]
+
+    def setup(self) -> None:
+        """Read through our own patience in place of socketserver's stream."""
+        super().setup()
+        self.rfile.close()
+        self._patience = _Patience(self.connection)
+        self.rfile = self._buffer = io.BufferedReader(self._patience, _CHUNK_BYTES)
 
     def handle(self) -> None:
         """Answer requests until the connection ends."""
@@ -151,8 +188,10 @@ class Connection(WSGIRequestHandler):
         length = self._body_length()
         if self.request_version != "HTTP/1.1" or length is None:
             self.close_connection = True  # where the next request begins cannot be known
-        body = _Body(self.rfile, _LINGER_BYTES if length is None else length, self.timeout)
+        body = _Body(self.rfile, _LINGER_BYTES if length is None else length)
+        self._patience.begin(self.timeout)
         _Response(self, body).run(self.server.get_app())  # type: ignore[attr-defined]
+        self._patience.begin(self.timeout)
         body.skip()
 
     def log_message(self, *message: Any) -> None:
@@ -160,9 +199,10 @@ class Connection(WSGIRequestHandler):
         _log.debug(*message)
 
     def _read_head(self) -> bool:
-        self.connection.settimeout(self.idle_timeout)
+        self._patience.begin(self.idle_timeout)
+        self._buffer.peek(1)
+        self._patience.begin(self.timeout)
         self.raw_requestline = self.rfile.readline(_LINE_BYTES + 1)
-        self.connection.settimeout(self.timeout)
         if len(self.raw_requestline) > _LINE_BYTES:
             self.requestline = self.request_version = self.command = ""
             self.send_error(414)

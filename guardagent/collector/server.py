@@ -24,6 +24,8 @@ __all__ = ["CollectorServer"]
 _log = logging.getLogger(__name__)
 
 _POLL_INTERVAL = 0.05
+#: An agent sends a batch again that is answered so.
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class CollectorServer:
@@ -35,8 +37,9 @@ class CollectorServer:
     Args:
         app: the collector, or any WSGI application.
         port: 0 lets the system choose; `port` tells what it chose.
-        timeout: seconds that a sender may leave a byte, or a whole body, to be waited for.
+        timeout: seconds that the head of a request may take to come, and its body.
         idle_timeout: seconds that a connection is kept without a request.
+        max_connections: at the same time; one more is answered 503 and closed.
     """
 
     def __init__(
@@ -47,10 +50,12 @@ class CollectorServer:
         port: int = 0,
         timeout: float = 10.0,
         idle_timeout: float = 75.0,
+        max_connections: int = 512,
     ) -> None:
         self._app = app
         self._timeout = timeout
         self._idle_timeout = idle_timeout
+        self._max_connections = max_connections
         self._listener: _Listener | None = None
         self._thread: threading.Thread | None = None
         self.host = host
@@ -70,7 +75,8 @@ class CollectorServer:
         """
         if self._listener is not None:
             return
-        listener = _Listener(self.host, self.port, self._connection_class())
+        connection = self._connection_class()
+        listener = _Listener(self.host, self.port, connection, self._max_connections)
         listener.set_app(self._app)
         self.port = listener.server_port
         self._listener = listener
@@ -126,12 +132,15 @@ class _Listener(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, host: str, port: int, connection: type[Connection]) -> None:
+    def __init__(
+        self, host: str, port: int, connection: type[Connection], max_connections: int
+    ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.stopping = connection.stopping
         # Guards _open, never held while a socket is used.
         self._lock = threading.Lock()
         self._open: dict[threading.Thread, socket.socket] = {}
+        self._max_connections = max_connections
         super().__init__((host, port), connection)
 
     def server_bind(self) -> None:
@@ -149,13 +158,24 @@ class _Listener(socketserver.ThreadingMixIn, WSGIServer):
             daemon=True,
         )
         with self._lock:
-            self._open[thread] = request
+            is_full = len(self._open) >= self._max_connections
+            if not is_full:
+                self._open[thread] = request
+        if is_full:
+            self._turn_away(request)
+            return
         try:
             thread.start()
         except RuntimeError:  # no more threads to be had; the connection is closed by our caller
             with self._lock:
                 del self._open[thread]
             raise
+
+    def _turn_away(self, request: socket.socket) -> None:
+        _log.warning("A connection was turned away: %d are open.", self._max_connections)
+        with suppress(OSError):  # it may have ended by itself
+            request.sendall(_FULL)
+        self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve a connection, then forget it."""

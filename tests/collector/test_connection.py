@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 import threading
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from tests.collector.parts import Client, batch, connect, event, read_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
@@ -160,26 +161,44 @@ def test_a_body_that_does_not_come_is_a_408(start: Start, store: Store) -> None:
     assert store.count("event") == 0
 
 
-def test_a_body_that_drips_is_a_408(start: Start) -> None:
-    """A byte now and then does not keep a connection busy for ever."""
+@contextmanager
+def dripping(sock: socket.socket) -> Iterator[None]:
+    """Send a byte now and then until the end, or until nobody takes it."""
     stop = threading.Event()
-    with connect(start(timeout=0.3)) as sock:
 
-        def drip() -> None:
-            while not stop.wait(0.02):
-                try:
-                    sock.sendall(b"x")
-                except OSError:
-                    return
+    def drip() -> None:
+        while not stop.wait(0.02):
+            try:
+                sock.sendall(b"x")
+            except OSError:
+                return
 
-        sock.sendall(_post(b"", length=90_000))
-        dripper = threading.Thread(target=drip)
-        dripper.start()
-        answer = sock.recv(65_536)
+    dripper = threading.Thread(target=drip)
+    dripper.start()
+    try:
+        yield
+    finally:
         stop.set()
         dripper.join()
 
+
+def test_a_body_that_drips_is_a_408(start: Start) -> None:
+    """A byte now and then does not keep a connection busy for ever."""
+    with connect(start(timeout=0.3)) as sock:
+        sock.sendall(_post(b"", length=90_000))
+        with dripping(sock):
+            answer = sock.recv(65_536)
+
     assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("head", [b"G", b"GET /api/v1/rules HTTP/1.1\r\nHost: "])
+def test_a_head_that_drips_ends_the_connection(start: Start, head: bytes) -> None:
+    """Nor do a request line and headers that never end."""
+    with connect(start(timeout=0.3)) as sock:
+        sock.sendall(head)
+        with dripping(sock), suppress(ConnectionResetError):
+            assert sock.recv(65_536) == b""
 
 
 def test_a_sender_that_goes_away_leaves_nothing(start: Start, store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -149,6 +150,29 @@ def test_many_clients_are_served_at_once(start: Start, store: Store) -> None:
 
     assert statuses == [200] * 80
     assert store.count("event") == 80
+
+
+def test_connections_are_bounded(start: Start) -> None:
+    """One more is told to come again; when another has ended there is room for it."""
+    server = start(max_connections=2)
+
+    def is_served() -> bool:
+        with Client(server) as client, suppress(ConnectionError):
+            return client.get("/api/v1/rules").status == 200
+        return False
+
+    with connect(server) as first, connect(server) as second:
+        for sock in (first, second):
+            sock.sendall(_GET_RULES)
+            assert sock.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        with connect(server) as third:
+            answer = read_all(third)
+        second.sendall(_GET_RULES.replace(b"Host", b"Connection: close\r\nHost"))
+        assert read_all(second).startswith(b"HTTP/1.1 200 ")
+        # The second is forgotten a moment after its client sees the end.
+        assert any(is_served() for _ in range(1_000))
+
+    assert answer.startswith(b"HTTP/1.1 503 ")
 
 
 def test_a_machine_without_threads_harms_nobody(
