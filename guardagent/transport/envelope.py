@@ -12,6 +12,7 @@ import attrs
 from guardagent._version import __version__
 from guardagent.plain import wire_time
 from guardagent.spool.protocol import Batch
+from guardagent.transport.sealing import sort_keys
 
 __all__ = ["Envelope", "records_bytes"]
 
@@ -61,7 +62,8 @@ class Envelope:
         if batch.sealed is None:
             records = b",".join(batch.bodies)
             events, metrics = (records, b"") if batch.kind == "events" else (b"", records)
-            batch.sealed = seal(b'{"events":[' + events + b'],"metrics":[' + metrics + b"]}")
+            payload = b'{"events":[' + events + b'],"metrics":[' + metrics + b"]}"
+            batch.sealed = seal(sort_keys(payload))
         return _json(
             {
                 "encrypted_payload": batch.sealed,

@@ -16,6 +16,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import guardagent
 from guardagent import Agent, AgentConfig, ConfigError, SecurityEvent, SecurityMetric, __version__
@@ -36,6 +38,17 @@ exceptions = pytest.importorskip("cryptography.exceptions")
 
 RAW = bytes(range(100, 132))
 KEY = base64.urlsafe_b64encode(RAW).decode()
+
+#: What a record can hold.
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
 
 #: In no request, in no coding of it, may any of these be found.
 SECRETS = ("zebra-in-the-reason", "203.0.113.77", "/zebra/endpoint", "zebra-tag", "zebra_type")
@@ -97,6 +110,39 @@ def test_events_arrive_sealed(backend: Backend, make_sealed: MakeAgent) -> None:
     assert [one["idempotency_key"] for one in document["events"]] == keys
     assert document["events"][0]["metadata"] == {"tries": 3}
     assert_balanced(agent)
+
+
+def test_keys_are_sorted_inside(backend: Backend, make_sealed: MakeAgent) -> None:
+    """At every level, as the other agents write a sealed payload (WIRE.md 5)."""
+    agent = make_sealed()
+    metadata = {"z": [{"b": 1, "a": 2}], "a": {"y": None, "x": "é"}, "\U0001f600": 1, "\uffff": 2}
+    capture(agent, 2, metadata=metadata)
+
+    assert agent.flush()
+
+    (request,) = backend.all_requests
+    text = opened(request).decode()
+    document = json.loads(text)
+    assert document["events"][0]["metadata"] == metadata
+    is_ascii = text.isascii()  # as the encoder does that is installed
+    assert text == json.dumps(
+        document, sort_keys=True, separators=(",", ":"), ensure_ascii=is_ascii
+    )
+
+
+@pytest.mark.parametrize("encoder", ["orjson", "json"])
+@given(document=JSON)
+def test_sorted_json_says_the_same(encoder: str, document: Any) -> None:
+    """Whatever it was, and with either encoder; what is sorted stays as it is."""
+    written = sealing.sort_keys(json.dumps(document).encode(), encoder)
+
+    pairs: list[list[str]] = []
+    read = json.loads(
+        written, object_pairs_hook=lambda found: pairs.append([k for k, _ in found]) or dict(found)
+    )
+    assert read == document
+    assert all(names == sorted(names) for names in pairs)
+    assert sealing.sort_keys(written, encoder) == written
 
 
 def test_metrics_arrive_sealed(backend: Backend, make_sealed: MakeAgent) -> None:
