@@ -16,7 +16,7 @@ import attrs
 from guardagent.errors import ConfigError
 from guardagent.plain import describe
 
-__all__ = ["clean_text", "endpoint", "key", "parse", "setting"]
+__all__ = ["clean_text", "endpoint", "parse", "sealing_key", "secret", "setting"]
 
 _ADDRESS = re.compile(r"[!-~]+")
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
@@ -132,14 +132,20 @@ def secret_text(_name: str, value: Any) -> str:
     raise _Refused("text that is not empty")
 
 
-def key(name: str, value: Any) -> Any:
-    """Allow a key, a callable that returns it or the path of a file that holds it."""
-    if value is None or callable(value) or isinstance(value, Path):
-        return value
-    try:
-        return clean_text(name, value)
-    except _Refused as refused:
-        raise _Refused(f"{refused}; or a callable, a pathlib.Path, or None (disabled)") from None
+def secret(
+    check: Callable[[str, Any], str], none: str = "None"
+) -> Callable[[str, Any], str | Callable[[], str] | Path | None]:
+    """Allow a secret, a callable that returns it, the path of a file that holds it, and None."""
+
+    def allow(name: str, value: Any) -> Any:
+        if value is None or callable(value) or isinstance(value, Path):
+            return value
+        try:
+            return check(name, value)
+        except _Refused as refused:
+            raise _Refused(f"{refused}; or a callable, a pathlib.Path, or {none}") from None
+
+    return allow
 
 
 def endpoint(_name: str, value: Any) -> str:
@@ -266,14 +272,21 @@ def spool_shown(value: Any) -> str:
 
 
 def encryption_key(_name: str, value: Any) -> str:
-    """Allow 32 bytes in either alphabet of base64, padded or not (WIRE.md 5)."""
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            text = value.strip().rstrip("=").replace("-", "+").replace("_", "/")
-            key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-            if len(key) == 32:
-                return base64.urlsafe_b64encode(key).decode("ascii")
-    raise _Refused("32 bytes in base64")
+    """Allow what `sealing_key` reads."""
+    found = sealing_key(value) if isinstance(value, str) else None
+    if found is None:
+        raise _Refused("32 bytes in base64")
+    return found
+
+
+def sealing_key(text: str) -> str | None:
+    """Return the one form of 32 bytes in either alphabet, padded or not (WIRE.md 5); or None."""
+    with contextlib.suppress(ValueError):
+        plain = text.strip().rstrip("=").replace("-", "+").replace("_", "/")
+        key = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+        if len(key) == 32:
+            return base64.urlsafe_b64encode(key).decode("ascii")
+    return None
 
 
 def parse(name: str, annotation: str, text: str) -> Any:

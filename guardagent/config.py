@@ -32,7 +32,7 @@ class AgentConfig:
     """
 
     api_key: str | Callable[[], str] | Path | None = setting(
-        check.key,
+        check.secret(check.clean_text, none="None (disabled)"),
         "Key of the backend. A callable or the path of a file is read for each batch, so that "
         "keys can be rotated. ``None`` disables the agent.",
         secret=True,
@@ -161,16 +161,17 @@ class AgentConfig:
         "Called as ``on_drop(reason, n)`` when events were lost, on the agent's thread.",
         None,
     )
-    payload_signing_secret: str | None = setting(
-        check.optional(check.secret_text),
-        "Signs each request's body with HMAC-SHA256 (``X-Payload-Signature``).",
+    payload_signing_secret: str | Callable[[], str] | Path | None = setting(
+        check.secret(check.secret_text),
+        "Signs each request's body with HMAC-SHA256 (``X-Payload-Signature``). May be rotated like "
+        "``api_key``.",
         None,
         secret=True,
     )
-    project_encryption_key: str | None = setting(
-        check.optional(check.encryption_key),
+    project_encryption_key: str | Callable[[], str] | Path | None = setting(
+        check.secret(check.encryption_key),
         "32 bytes in base64: events and metrics are sent sealed with AES-256-GCM, never in plain "
-        "text. Needs the extra ``crypto``.",
+        "text. Needs the extra ``crypto``. May be rotated like ``api_key``.",
         None,
         secret=True,
     )

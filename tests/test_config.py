@@ -536,7 +536,7 @@ def test_what_is_no_secret_is_refused_unseen(value: Any) -> None:
     """Only its type is told."""
     with refused(
         f"payload_signing_secret: given a value of type {type(value).__name__}, "
-        "allowed: text that is not empty, or None"
+        "allowed: text that is not empty; or a callable, a pathlib.Path, or None"
     ):
         config(payload_signing_secret=value)
 
@@ -552,6 +552,16 @@ def test_others_deliver_from_a_durable_spool_only() -> None:
     for wrong in (1, None, "true"):
         with pytest.raises(ConfigError, match=r"^deliver: given .*, allowed: True or False$"):
             config(deliver=wrong)
+
+
+@pytest.mark.parametrize("name", ["api_key", "payload_signing_secret", "project_encryption_key"])
+@pytest.mark.parametrize("source", [lambda: "later", Path("later")], ids=["callable", "file"])
+def test_secrets_that_change(name: str, source: Any) -> None:
+    """What gives them is kept; nothing is asked of it before they are needed."""
+    made = AgentConfig(**{"api_key": SECRET, name: source})
+
+    assert getattr(made, name) is source
+    assert "later" not in repr(made)
 
 
 RAW_KEY = bytes(range(224, 256))
@@ -593,7 +603,7 @@ def test_what_is_no_encryption_key_is_refused_unseen(wrong: Any) -> None:
     """There is no way back to plain text, so a wrong key is an error at once."""
     with refused(
         f"project_encryption_key: given a value of type {type(wrong).__name__}, "
-        "allowed: 32 bytes in base64, or None"
+        "allowed: 32 bytes in base64; or a callable, a pathlib.Path, or None"
     ):
         config(project_encryption_key=wrong)
 

@@ -31,7 +31,7 @@ class Batch:
         batch_id: `<unix ms>-<8 hex>` (WIRE.md 2).
         attempts: answers so far that left it to be offered again (2xx with `"success": false`).
         suspicion: how much speaks for it being the cause of the backend's 5xx (`Suspects`).
-        sealed: the encrypted payload, once it was made.
+        sealed: what it was encrypted with and the payload, once it was made.
         position: the spool's own note of where it came from.
     """
 
@@ -41,7 +41,7 @@ class Batch:
     batch_id: str = attrs.field()
     attempts: int = 0
     suspicion: int = 0
-    sealed: str | None = None
+    sealed: tuple[Any, str] | None = None
     position: Any = None
 
     @batch_id.default

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -12,7 +11,7 @@ import attrs
 from guardagent._version import __version__
 from guardagent.plain import wire_time
 from guardagent.spool.protocol import Batch
-from guardagent.transport.sealing import sort_keys
+from guardagent.transport.sealing import Sealer, sort_keys
 
 __all__ = ["Envelope", "records_bytes"]
 
@@ -57,16 +56,16 @@ class Envelope:
             return head + first + end
         return b",".join([head + first, *others[:-1], others[-1] + end])
 
-    def wrap_sealed(self, batch: Batch, seal: Callable[[bytes], str]) -> bytes:
-        """Return the body of an encrypted batch; sealed once, so each attempt sends the same."""
-        if batch.sealed is None:
+    def wrap_sealed(self, batch: Batch, sealer: Sealer) -> bytes:
+        """Return the body of an encrypted batch; each attempt with the same key sends the same."""
+        if batch.sealed is None or batch.sealed[0] is not sealer:
             records = b",".join(batch.bodies)
             events, metrics = (records, b"") if batch.kind == "events" else (b"", records)
             payload = b'{"events":[' + events + b'],"metrics":[' + metrics + b"]}"
-            batch.sealed = seal(sort_keys(payload))
+            batch.sealed = sealer, sealer.seal(sort_keys(payload))
         return _json(
             {
-                "encrypted_payload": batch.sealed,
+                "encrypted_payload": batch.sealed[1],
                 "batch_id": batch.batch_id,
                 "agent_version": __version__,
                 "guard_version": self.guard_version,

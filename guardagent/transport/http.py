@@ -1,6 +1,6 @@
 """Batches over HTTP: one kept-open requests session per process (WIRE.md 1, 2, 4).
 
-Owns: the session, the headers, the key. In: a batch. Out: a receipt, or an error that says what
+Owns: the session, the headers. In: a batch. Out: a receipt, or an error that says what
 to do next. Retries are in `retry`, the meaning of answers in `answers`.
 """
 
@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from http.cookiejar import DefaultCookiePolicy
-from pathlib import Path
 from typing import Any
 
 import requests
@@ -30,7 +29,8 @@ from guardagent.transport.envelope import Envelope
 from guardagent.transport.installation import installation_id
 from guardagent.transport.protocol import Receipt
 from guardagent.transport.retry import DeliveryRetry, Interrupted, brief_cause
-from guardagent.transport.sealing import Sealer, compress, sign
+from guardagent.transport.sealing import compress, sign
+from guardagent.transport.secrets import Secrets, SecretsReader
 
 __all__ = ["HTTPTransport"]
 
@@ -74,8 +74,7 @@ class HTTPTransport:
             guard_version=config.guard_version,
             guard_core_version=config.guard_core_version,
         )
-        encryption_key = config.project_encryption_key
-        self._sealer = None if encryption_key is None else Sealer(encryption_key)
+        self._secrets = SecretsReader(config)
         hooks = {
             "pause": pause,
             "now": time.time,
@@ -92,24 +91,24 @@ class HTTPTransport:
 
     def send(self, batch: Batch, deadline: float | None = None) -> Receipt:
         """Deliver a batch, or raise why not; see `Transport.send`."""
-        path, plain = self._address(batch)
-        body, packing = self._pack(plain)
-        headers = self._headers({**packing, "Idempotency-Key": batch.batch_id})
 
-        def post(key: str) -> Receipt:
+        def post(secrets: Secrets) -> Receipt:
+            path, plain = self._address(batch, secrets)
+            body, packing = self._pack(plain, secrets)
+            headers = self._headers({**packing, "Idempotency-Key": batch.batch_id})
             # An answer may name every record, with a reason.
             bound = max(ANSWER_BYTES, 512 * len(batch))
-            answer = self._exchange("POST", path, body, headers, deadline, bound, key)
+            answer = self._exchange("POST", path, body, headers, deadline, bound, secrets)
             return judge(answer, bytes_sent=len(body), now=time.time())
 
-        key = self._read_key()
+        secrets = self._secrets.read(signs=True, seals=True)
         try:
-            return post(key)
+            return post(secrets)
         except SetupError:
-            renewed = self._read_key()
-            if renewed == key:
+            renewed = self._secrets.read(signs=True, seals=True)
+            if renewed == secrets:
                 raise
-            # The key was rotated since this batch read it: ask once more, at once.
+            # One was rotated since this batch read it: ask once more, at once.
             return post(renewed)
 
     def abort(self) -> None:
@@ -154,22 +153,20 @@ class HTTPTransport:
 
         Raises:
             TransientError: there was no answer.
-            SetupError: the key could not be read.
+            SetupError: a secret could not be read.
         """
-        packing: dict[str, str] = {}
-        if body is not None:
-            body, packing = self._pack(body)
-        full = self._headers({**packing, **(headers or {})})
 
-        def ask(key: str) -> Answer:
-            return self._exchange(method, path, body, full, deadline, max_bytes, key)
+        def ask(secrets: Secrets) -> Answer:
+            packed, packing = (None, {}) if body is None else self._pack(body, secrets)
+            full = self._headers({**packing, **(headers or {})})
+            return self._exchange(method, path, packed, full, deadline, max_bytes, secrets)
 
-        key = self._read_key()
-        answer = ask(key)
+        secrets = self._secrets.read(signs=body is not None)
+        answer = ask(secrets)
         if answer.status not in (401, 403):
             return answer
-        renewed = self._read_key()
-        return answer if renewed == key else ask(renewed)
+        renewed = self._secrets.read(signs=body is not None)
+        return answer if renewed == secrets else ask(renewed)
 
     def _exchange(
         self,
@@ -179,7 +176,7 @@ class HTTPTransport:
         headers: Mapping[str, str],
         deadline: float | None,
         max_bytes: int,
-        key: str,
+        secrets: Secrets,
     ) -> Answer:
         config = self._config
         seconds = config.timeout
@@ -188,7 +185,9 @@ class HTTPTransport:
         try:
             session = self._open(final=deadline is not None)
             response = session.send(
-                self._prepare(session, method, path, body, {**headers, "X-API-Key": key}),
+                self._prepare(
+                    session, method, path, body, {**headers, "X-API-Key": secrets.api_key}
+                ),
                 timeout=Timeout(total=seconds),  # type: ignore[arg-type]
                 allow_redirects=False,
                 **self._options,
@@ -235,11 +234,11 @@ class HTTPTransport:
                 raise ConnectionResetError("the answer ended within its body")
         return inflate(body, response.headers.get("Content-Encoding"), max_bytes)
 
-    def _address(self, batch: Batch) -> tuple[str, bytes]:
+    def _address(self, batch: Batch, secrets: Secrets) -> tuple[str, bytes]:
         """Return where a batch goes and its body, sealed when there is a key for it."""
-        if self._sealer is None:
+        if secrets.sealer is None:
             return batch.kind, self._envelope.wrap(batch)
-        return "events/encrypted", self._envelope.wrap_sealed(batch, self._sealer.seal)
+        return "events/encrypted", self._envelope.wrap_sealed(batch, secrets.sealer)
 
     def _headers(self, more: Mapping[str, str] | None) -> dict[str, str]:
         config = self._config
@@ -254,36 +253,17 @@ class HTTPTransport:
             headers["X-Project-ID"] = config.project_id
         return {**headers, **(more or {})}
 
-    def _pack(self, plain: bytes) -> tuple[bytes, dict[str, str]]:
+    def _pack(self, plain: bytes, secrets: Secrets) -> tuple[bytes, dict[str, str]]:
         """Return a body as it is sent, and the headers that say how."""
         config = self._config
         headers = {}
-        if config.payload_signing_secret is not None:
-            headers["X-Payload-Signature"] = sign(config.payload_signing_secret, plain)
+        if secrets.signing is not None:
+            headers["X-Payload-Signature"] = sign(secrets.signing, plain)
         if config.compression and len(plain) >= config.compression_threshold:
             pressed = compress(plain)
             if pressed is not None:
                 return pressed, {**headers, "Content-Encoding": "gzip"}
         return plain, headers
-
-    def _read_key(self) -> str:
-        """Return the key as it is now.
-
-        Raises:
-            SetupError: its source fails, or gives something no header can hold.
-        """
-        source = self._config.api_key
-        try:
-            if isinstance(source, Path):
-                key: Any = source.read_text("utf-8")
-            else:
-                key = source() if callable(source) else source
-        except Exception as error:  # the application's callable, or an unreadable file
-            raise SetupError(f"the api_key could not be read: {type(error).__name__}") from error
-        key = key.strip() if isinstance(key, str) else ""
-        if not (key and key.isascii() and key.isprintable()):
-            raise SetupError("the api_key that was read is empty or not printable ASCII")
-        return str(key)
 
     def _identity(self) -> str:
         if self._install_id is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from guardagent.errors import ConfigError, GuardAgentError
 
-__all__ = ["SealError", "Sealer", "compress", "sign", "sort_keys"]
+__all__ = ["SealError", "Sealer", "compress", "needs_crypto", "sign", "sort_keys"]
 
 _GZIP = 16 + zlib.MAX_WBITS
 _NONCE_BYTES = 12
@@ -60,6 +60,20 @@ def sort_keys(payload: bytes, encoder: str | None = None) -> bytes:
     return bytes(orjson.dumps(orjson.loads(payload), option=orjson.OPT_SORT_KEYS))
 
 
+def needs_crypto() -> None:
+    """Make sure that sealing is possible.
+
+    Raises:
+        ConfigError: the extra `crypto` is not installed.
+    """
+    try:
+        import cryptography.hazmat.primitives.ciphers.aead  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            "project_encryption_key: needs the extra crypto: pip install 'guardagent[crypto]'"
+        ) from None
+
+
 class Sealer:
     """Encrypts payloads with AES-256-GCM; there is no way round it to plain text.
 
@@ -71,13 +85,10 @@ class Sealer:
     """
 
     def __init__(self, key: str) -> None:
-        try:
-            from cryptography.exceptions import InvalidTag
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-        except ImportError:
-            raise ConfigError(
-                "project_encryption_key: needs the extra crypto: pip install 'guardagent[crypto]'"
-            ) from None
+        needs_crypto()
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         self._altered = InvalidTag
         self._cipher = AESGCM(base64.urlsafe_b64decode(key))
 

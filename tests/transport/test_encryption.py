@@ -11,7 +11,9 @@ import itertools
 import json
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +23,8 @@ from hypothesis import strategies as st
 
 import guardagent
 from guardagent import Agent, AgentConfig, ConfigError, SecurityEvent, SecurityMetric, __version__
+from guardagent.errors import SetupError
+from guardagent.spool.protocol import Batch
 from guardagent.testing import RecordingAgent
 from guardagent.transport import sealing
 from guardagent.transport.http import HTTPTransport
@@ -549,3 +553,104 @@ def guardless() -> Iterator[RecordingAgent]:
         former = _default.replace(agent)
         yield agent
         _default.replace(former)
+
+
+# -- keys that change ----------------------------------------------------------------------------
+
+NEWER = bytes(range(50, 82))
+
+
+def written(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def a_batch() -> Batch:
+    body = json.dumps({"idempotency_key": str(uuid.uuid4()), "event_type": "x"}).encode()
+    return Batch(kind="events", bodies=[body], created_at=1_800_000_000.0)
+
+
+@pytest.fixture
+def transport_of(backend: Backend) -> Iterator[Callable[..., HTTPTransport]]:
+    """Make transports to the backend, that make no retries."""
+    with ExitStack() as stack:
+
+        def make(**settings: Any) -> HTTPTransport:
+            given = config(endpoint=backend.url, retry_attempts=0, **settings)
+            return stack.enter_context(closing(HTTPTransport(given, pause=bool)))
+
+        yield make
+
+
+@pytest.mark.parametrize("is_file", [False, True], ids=["callable", "file"])
+def test_keys_are_read_for_each_batch(
+    backend: Backend, make_agent: MakeAgent, tmp_path: Path, is_file: bool
+) -> None:
+    """What is sealed and signed next is so with the new ones."""
+    paths = [tmp_path / "key", tmp_path / "secret"]
+    sources = paths if is_file else [path.read_text for path in paths]
+    agent = make_agent(project_encryption_key=sources[0], payload_signing_secret=sources[1])
+
+    for raw, secret in ((RAW, "old"), (NEWER, "new")):
+        paths[0].write_text(f"{written(raw)}\n")
+        paths[1].write_text(f"{secret}\n" if is_file else secret)
+        capture(agent, 1)
+        assert agent.flush()
+
+    first, second = backend.all_requests
+    assert json.loads(opened(first, RAW))["events"]
+    assert json.loads(opened(second, NEWER))["events"]
+    for request, secret in ((first, b"old"), (second, b"new")):
+        expected = hmac.new(secret, request.body, hashlib.sha256).hexdigest()
+        assert request.headers["x-payload-signature"] == f"v1={expected}"
+
+
+def test_a_key_rotated_after_it_was_read_is_tried_at_once(
+    backend: Backend, transport_of: Callable[..., HTTPTransport]
+) -> None:
+    """A backend that opens nothing says 401; the batch is sealed again with what is there now."""
+    keys = iter([RAW, NEWER])
+    backend.script(Status(401), Status(200, {}, b'{"success": true}'))
+    transport = transport_of(project_encryption_key=lambda: written(next(keys)))
+
+    transport.send(a_batch())
+
+    first, second = backend.all_requests
+    assert opened(first, RAW) == opened(second, NEWER)
+
+
+_NONE = ["", " \n", None, 7, OSError("vault is away")]
+
+
+@pytest.mark.parametrize(
+    ("name", "given_"),
+    [
+        *(("project_encryption_key", one) for one in [*_NONE, "short", "é" * 32]),
+        *(("payload_signing_secret", one) for one in _NONE),
+    ],
+)
+def test_a_key_that_is_none(
+    backend: Backend, transport_of: Callable[..., HTTPTransport], name: str, given_: Any
+) -> None:
+    """Nothing is sent, in plain text least of all, and nothing of it is told."""
+
+    def read() -> Any:
+        if isinstance(given_, Exception):
+            raise given_
+        return given_
+
+    transport = transport_of(**{name: read})
+    with pytest.raises(SetupError, match=f"the {name} ") as caught:
+        transport.send(a_batch())
+
+    assert backend.all_requests == []
+    assert "vault" not in str(caught.value)
+
+
+def test_rules_are_asked_for_without_the_other_secrets(
+    transport_of: Callable[..., HTTPTransport], tmp_path: Path
+) -> None:
+    """A GET has nothing to sign or to seal, and so needs none of them."""
+    absent = tmp_path / "absent"
+    transport = transport_of(payload_signing_secret=absent, project_encryption_key=absent)
+
+    assert transport.exchange("GET", "rules").status == 200

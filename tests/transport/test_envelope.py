@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import attrs
 import pytest
 
 from guardagent import __version__
@@ -101,20 +102,27 @@ def test_room_is_left_for_the_envelope(kind: Kind) -> None:
     assert len(body) <= limit
 
 
+@attrs.define
+class Counting:
+    """Seals nothing, and counts how often it was asked to."""
+
+    name: str = "sealed"
+    sealed: list[bytes] = attrs.field(factory=list)
+
+    def seal(self, payload: bytes) -> str:
+        self.sealed.append(payload)
+        return f"{self.name}-{len(self.sealed)}"
+
+
 @pytest.mark.parametrize("kind", ["events", "metrics"])
 def test_sealed_batch(kind: Kind) -> None:
     """Inside are the records alone; outside is what the backend needs to open it."""
-    sealed: list[bytes] = []
-
-    def seal(payload: bytes) -> str:
-        sealed.append(payload)
-        return f"sealed-{len(sealed)}"
-
+    sealer = Counting()
     one = batch(2, kind)
 
-    body = ENVELOPE.wrap_sealed(one, seal)
+    body = ENVELOPE.wrap_sealed(one, sealer)
 
-    inside = strict.loads(sealed[0])
+    inside = strict.loads(sealer.sealed[0])
     assert sorted(inside) == ["events", "metrics"]
     assert [record["idempotency_key"] for record in inside[kind]] == ["k0", "k1"]
     assert json.loads(body) == {
@@ -128,13 +136,20 @@ def test_sealed_batch(kind: Kind) -> None:
 
 def test_a_batch_is_sealed_once() -> None:
     """A retry sends the same bytes, not the same events under another nonce."""
-    numbers = iter(range(10))
-    one = batch(1)
+    sealer, one = Counting(), batch(1)
 
-    first = ENVELOPE.wrap_sealed(one, lambda payload: f"sealed-{next(numbers)}")
-    second = ENVELOPE.wrap_sealed(one, lambda payload: f"sealed-{next(numbers)}")
+    assert ENVELOPE.wrap_sealed(one, sealer) == ENVELOPE.wrap_sealed(one, sealer)
 
-    assert first == second
+
+def test_a_batch_is_sealed_again_with_another_key() -> None:
+    """When it was rotated before the batch was accepted."""
+    old, new, one = Counting(), Counting("new"), batch(1)
+    ENVELOPE.wrap_sealed(one, old)
+
+    body = ENVELOPE.wrap_sealed(one, new)
+
+    assert json.loads(body)["encrypted_payload"] == "new-1"
+    assert new.sealed == old.sealed
 
 
 def test_sealed_room() -> None:
