@@ -160,6 +160,8 @@ class _Errand:
         if reading.spool_error is None and self._is_reached():
             self.is_done = True
             return True
+        if reading.later and reading.later == reading.pending:
+            return True  # nobody of this release can do more
         mark = (reading.settled, reading.pending)
         has_trouble = bool(reading.last_error or reading.spool_error)
         if self._mark is None or mark[0] > self._mark[0] or mark[1] < self._mark[1]:
@@ -202,7 +204,8 @@ def _tell_the_end(
         text = f"Ended. Delivered {last.delivered}{dropped}; {last.pending} wait in the spool."
         click.echo(text, err=True)
     elif not errand.is_done:
-        reason = last.last_error or "other processes hold them"
+        waiting = f"{last.later} of them are of a later release; other processes hold the rest"
+        reason = last.last_error or (waiting if last.later else "other processes hold them")
         left = last.spool_error or f"{last.pending} records are left ({reason})"
         raise click.ClickException(printable(f"{name_of(config)} was not emptied: {left}", 500))
     elif lost:

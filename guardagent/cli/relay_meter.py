@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from guardagent import Agent
     from guardagent._clock import Clock
-    from guardagent.spool.store import Store
+    from guardagent.spool.store import Census, Store
     from guardagent.status import Stats
 
 __all__ = ["Complaints", "Meter", "Reading"]
@@ -36,6 +36,7 @@ class Reading:
         pending: in the spool, whoever is sending it; as last known while the spool is away.
         oldest_at: when the oldest of them was made, unix seconds; None when it is not known.
         dead_letters: None when the number is not known.
+        later: of those pending, written by a later release, which this one does not send.
         durable: False while the spool is away.
         last_error: of the deliveries; None since the last success.
         spool_error: None while the spool answers.
@@ -53,6 +54,7 @@ class Reading:
     spool_bytes: int
     oldest_at: float | None
     dead_letters: int | None
+    later: int
     breaker: str
     durable: bool
     last_error: str | None
@@ -93,7 +95,7 @@ class Meter:
         self._complaints = complaints
         self._clock = clock
         self._window: deque[tuple[float, int, int]] = deque()
-        self._dead: int | None = None
+        self._census: Census | None = None
 
     def read(self) -> Reading:
         """Read everything; never raises."""
@@ -107,10 +109,11 @@ class Meter:
                 depth = self._store.depth()
                 pending, spool_bytes = depth.records, depth.nbytes
                 oldest_at = self._store.oldest_at()
-                self._dead = self._store.count_dead()
+                self._census = self._store.census()
                 problem = ""
             except SpoolError as error:
                 problem = told(error)
+        census = None if problem else self._census
         return Reading(
             at=self._clock.now(),
             delivered=stats.delivered,
@@ -124,7 +127,8 @@ class Meter:
             spool_bytes=spool_bytes,
             # A damaged record does not tell when it was made.
             oldest_at=oldest_at if oldest_at is None or math.isfinite(oldest_at) else None,
-            dead_letters=None if problem else self._dead,
+            dead_letters=None if census is None else sum(census.dead.values()),
+            later=0 if census is None else census.later,
             breaker=stats.breaker,
             durable=stats.durable and not problem,
             last_error=_explained(stats.last_error),

@@ -95,6 +95,7 @@ def json_line(reading: Reading) -> str:
         "in_flight": reading.in_flight,
         "retried": reading.retried,
         "dropped": dict(reading.dropped),
+        "of_a_later_release": reading.later,
         "dead_letters": reading.dead_letters,
         "breaker": reading.breaker,
         "durable": reading.durable,

@@ -80,19 +80,19 @@ def status(store: Store, *, as_json: bool) -> None:
             "records": depth.records,
             "bytes": depth.nbytes,
             "oldest_age": None if age is None else round(age, 3),
+            "of_a_later_release": census.later,
             "dead_letters": sum(census.dead.values()),
             "dead_letters_by_reason": dict(sorted(census.dead.items())),
             "dead_letter_bytes": census.dead_bytes,
-            "of_a_later_release": census.later,
             "generation": depth.generation,
         }
         click.echo(json.dumps(told))
         return
     click.echo(f"Records       {depth.records}")
+    if census.later:
+        click.echo(f"  {census.later} of a later release: this one does not send them")
     click.echo(f"Bytes         {depth.nbytes}")
     click.echo(f"Oldest        {'-' if age is None else f'{age:.0f} s'}")
-    if census.later:
-        click.echo(f"Left alone    {census.later} of a later release")
     click.echo(f"Dead letters  {sum(census.dead.values())} ({census.dead_bytes} bytes)")
     for reason, n in sorted(census.dead.items()):
         click.echo(f"  {printable(reason)}: {n}")

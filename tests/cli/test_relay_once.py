@@ -189,6 +189,22 @@ def test_what_another_relay_held_is_waited_for(
     assert backend.requests[0].document["batch_id"] == "1-00000000"
 
 
+def test_what_a_later_release_wrote_is_told(
+    shared_spool: SharedSpool, once: Once, backend: Backend, fill: Fill
+) -> None:
+    """It is left to that release, and not waited for."""
+    fill(shared_spool, 2)
+    with shared_spool.store() as store:
+        ((kind, _, frame),) = store.waiting(1)
+        store.append({kind: [b"\x09" + frame[1:]]})
+
+    status, said = once(shared_spool, "--drain-timeout", "600")
+
+    assert status == 1
+    assert "1 records are left (1 of them are of a later release" in said
+    assert len(backend.received) == 2
+
+
 def test_what_was_refused_is_told(
     sqlite_spool: SharedSpool, once: Once, backend: Backend, fill: Fill
 ) -> None:

@@ -71,12 +71,27 @@ def test_status_counts(littered: SharedSpool, run: Run) -> None:
     assert 0 <= status["oldest_age"] < 3_600
     assert status["dead_letters"] == 2
     assert status["dead_letters_by_reason"] == {"rejected": 1, "too_large": 1}
+    assert status["dead_letter_bytes"] > 2 * 100
+    assert status["of_a_later_release"] == 0
     assert status["generation"] in table
     assert "Records       3\n" in table
-    assert (
-        f"Dead letters  2 ({status['dead_letter_bytes']} bytes)\n  rejected: 1\n  too_large: 1\n"
-        in table
-    )
+    size = status["dead_letter_bytes"]
+    assert f"Dead letters  2 ({size} bytes)\n  rejected: 1\n  too_large: 1\n" in table
+
+
+def test_status_tells_of_a_later_release(shared_spool: SharedSpool, run: Run, fill: Fill) -> None:
+    """What this one cannot read, and leaves to those that can, is counted by itself."""
+    fill(shared_spool, 2)
+    with shared_spool.store() as store:
+        ((kind, _, frame),) = store.waiting(1)
+        store.append({kind: [b"\x09" + frame[1:]]})
+        while store.claim(100, 1_000_000, "1-00000000", 1.0)[0] is not None:
+            pass  # whoever delivers comes across it
+
+    (status,) = told(run(shared_spool, "status", "--json"))
+
+    assert (status["records"], status["of_a_later_release"]) == (3, 1)
+    assert "Records       3\n  1 of a later release" in run(shared_spool, "status").output
 
 
 def test_status_of_an_empty_spool(shared_spool: SharedSpool, run: Run, fill: Fill) -> None:
