@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -281,33 +281,36 @@ class SQLiteFile:
             db.execute(f"PRAGMA journal_size_limit = {log}")
             db.execute(f"PRAGMA wal_autocheckpoint = {max(1, log // _PAGE_BYTES)}")
             if version == 0:
-                _create(db)
+                _create(db, self._notes())
+            db.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
             self._restrict()
             self._introduce(db)
-            db.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
         row = db.execute("SELECT value FROM kept WHERE name = ?", (_GENERATION,)).fetchone()
         self.generation = bytes(row[0]).decode() if row else ""
 
+    def _notes(self) -> dict[str, str]:
+        """Return what a file keeps of whoever opens it."""
+        notes = {_PROJECT: self._project, _BOOT: self._boot or None}
+        return {name: text for name, text in notes.items() if text is not None}
+
     def _introduce(self, db: sqlite3.Connection) -> None:
         """Compare the file's project and machine with ours, and note what is new."""
-        ours = {_PROJECT: self._project, _BOOT: self._boot or None}
         query = "SELECT name, CAST(value AS TEXT) FROM kept WHERE name IN (?, ?)"
-        found = dict(db.execute(query, tuple(ours)).fetchall())
+        found = dict(db.execute(query, (_PROJECT, _BOOT)).fetchall())
         theirs = found.get(_PROJECT, self._project)
         if self._project is not None and theirs != self._project:
             raise SpoolError(
                 f"{self.path}: it belongs to {_named(theirs)}, not to {_named(self._project)};"
                 " each needs a file of its own"
             )
-        new = [(name, own) for name, own in ours.items() if own not in (None, found.get(name))]
+        new = {name: own for name, own in self._notes().items() if own != found.get(name)}
         if not new:
             return
         db.execute("BEGIN IMMEDIATE")
         try:
-            if _BOOT in found and (_BOOT, self._boot) in new:
-                # Deadlines are of a clock that has begun anew.
+            if _BOOT in found and _BOOT in new:  # deadlines are of a clock that has begun anew
                 db.execute("UPDATE leases SET deadline = 0")
-            db.executemany("INSERT OR REPLACE INTO kept VALUES (?, CAST(? AS BLOB))", new)
+            _keep(db, new)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
@@ -362,7 +365,12 @@ def _contents(db: sqlite3.Connection) -> tuple[int, int]:
     return version, tables
 
 
-def _create(db: sqlite3.Connection) -> None:
+def _keep(db: sqlite3.Connection, notes: Mapping[str, str]) -> None:
+    statement = "INSERT OR REPLACE INTO kept VALUES (?, ?)"
+    db.executemany(statement, [(name, text.encode()) for name, text in notes.items()])
+
+
+def _create(db: sqlite3.Connection, notes: Mapping[str, str]) -> None:
     db.execute("BEGIN EXCLUSIVE")
     try:
         (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -374,9 +382,7 @@ def _create(db: sqlite3.Connection) -> None:
             for kind in ("events", "metrics"):
                 lane = (kind, start, 0, start, start, 0, 0)
                 db.execute("INSERT INTO lanes VALUES (?, ?, ?, ?, ?, ?, ?)", lane)
-            db.execute(
-                "INSERT INTO kept VALUES (?, ?)", (_GENERATION, os.urandom(8).hex().encode())
-            )
+            _keep(db, {_GENERATION: os.urandom(8).hex(), **notes})
             db.execute(f"PRAGMA user_version = {_VERSION}")
         db.execute("COMMIT")
     except BaseException:
