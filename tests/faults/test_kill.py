@@ -149,7 +149,10 @@ def _kill(brood: Brood, seed: int) -> Loot:
         killed_at = time.monotonic()
         brood.kill(number)
         lines = brood.lines(number)
-        safe_until = killed_at - SAFE_AFTER - _stalled(brood.ticks(number), killed_at)
+        # It may have waited for one that was kept from running with the spool's file locked.
+        alive = range(number, len(brood.pids))
+        stalled = sum(_stalled(brood.ticks(one), killed_at) for one in alive)
+        safe_until = killed_at - SAFE_AFTER - stalled
         safe |= {line.key for line in lines if line.taken and line.at <= safe_until}
     brood.wait_killed()
     return Loot(safe, brood.keys(), brood.troubles)
