@@ -38,7 +38,7 @@ _GROUP = 12.0
 #: Beginning a loop takes so many, comparing a single character, and telling the place in the text.
 _ENTRY = 5.0
 _COMPARED = 2.0
-_PLACED = 4.0
+_PLACED = 6.0
 #: Loops of fewer turns end close to where they begin.
 _FEW = 8
 
@@ -146,7 +146,9 @@ def _repeat(node: Repeat, flow: _Flow, after: Edge, length: int, *, is_end: bool
     scans = min(flow.total * reach, flow.peak * length if is_anchored else math.inf)
     if not node.is_possessive:
         step += after.steps  # it is left at each of its ends, in vain at least
-    work = flow.work + flow.total * _ENTRY + scans * step / (flow.loops + 1)
+    # One that reaches far from each start reaches half as far on average.
+    order = flow.loops + 1 if reach > length / 2 else 1
+    work = flow.work + flow.total * _ENTRY + scans * step / order
     if node.is_grouped:  # and its last turn fails, wherever that is
         work += (flow.peak if is_anchored else flow.total) * turn.work
     is_vague = least != count and bool(after.first & alone or not width) and not node.is_possessive

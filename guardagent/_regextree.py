@@ -43,8 +43,8 @@ _DEEPEST = 20
 #: Steps of a loop over ".", over one other character or set, and over a set with letters: where
 #: case does not matter, each is looked up in a table first.
 _ANY, _SET, _SLOW_SET = 1.0, 1.5, 6.0
-#: Steps of comparing a character, of beginning a loop or an alternative, and a larger group.
-_COMPARED, _ENTRY, _GROUP = 2.0, 5.0, 20.0
+#: Steps of comparing a character or a place, of beginning a loop or an alternative, and a group.
+_COMPARED, _PLACED, _ENTRY, _GROUP = 2.0, 6.0, 5.0, 20.0
 #: Stands for what follows a part, where the part may be empty.
 _WHAT_FOLLOWS = ALL + 1
 
@@ -188,7 +188,7 @@ def edge_before(node: Node, follow: Edge) -> Edge:
             return Edge(union(edge.first for edge in edges), tuple(map(union, leads)), steps)
         case Mark():
             first = NEWLINE if node.is_end else follow.first
-            return Edge(first, follow.lead, _COMPARED + follow.steps)
+            return Edge(first, follow.lead, _PLACED + follow.steps)
         case Guard(is_assertion=True):
             return attrs.evolve(follow, steps=_GROUP + node.body.edge().steps + follow.steps)
     return Edge(ALL, (), _GROUP)

@@ -28,9 +28,9 @@ PATTERN_MAX = 1000
 _TOGETHER_MAX = 64 * 1024
 #: What all of them may take to be made ready: a second at most.
 _EFFORT_MAX = 2_000_000
-#: Steps that one expression, and all of them, may take on the worst texts; a step is 1 to 3 ns.
+#: Steps that one expression, and all of them, may take on the worst texts; a step is 1 to 2 ns.
 _STEPS_MAX = 100e6
-_STEPS_TOGETHER = 300e6
+_STEPS_TOGETHER = 400e6
 #: When they are too many together, none may take more than such a part if less will do for it.
 _PARTS = (1, 8, 64, 512)
 _SPECIAL = frozenset(r".^$*+?{}[]\|()")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,7 +17,7 @@ from guardagent.patterns import Patterns
 from tests.ordinary_rules import ORDINARY
 
 WINDOWS = (2048, 1024, 512, 256, 128)
-#: What would have made an end of a search by itself: no estimate is so far off.
+#: Seconds of the processor; far beyond what anything that is taken may take.
 PATIENCE = 20.0
 
 
@@ -240,6 +241,31 @@ def test_a_costly_expression_looks_through_smaller_windows() -> None:
     for start in range(0, 8_000, 77):
         assert costly.find("-" * start + "union select x from y") is not None
     assert costly.find("union" + "-" * 300 + "select from") is None
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("(" * 200 + "a" + ")" * 200, None),
+        ("(?:" * 30 + "a" + "b|c.)*" * 30, "not nested deeper than 20 levels"),
+        ("(?:" * 90 + "a" + "|b.)" * 90, "not nested deeper than 20 levels"),
+        ("a{99999999999}", r"a regular expression \((?:OverflowError|.*repetition number)"),
+    ],
+)
+def test_nested_expressions(source: str, reason: str | None) -> None:
+    """Groups alone are looked through; loops and alternatives within each other are bounded."""
+    if reason is None:
+        assert patterns(source).find("bab") == source
+        return
+    with pytest.raises(ValueError, match=reason):
+        patterns(source)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.11 brought them")
+def test_what_does_not_backtrack() -> None:
+    """Atomic groups and possessive loops are taken where the others are not."""
+    assert patterns("x(?>a*)b").find("xaab")
+    assert patterns(r"x\s*+\s*+\s*+y").find("x  y")
 
 
 def test_ordinary_expressions_are_taken_together() -> None:
