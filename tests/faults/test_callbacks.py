@@ -28,7 +28,7 @@ def test_callbacks_that_raise_break_nothing(backend: Backend, make_agent: MakeAg
         called.append(args[0])
         raise SystemExit("a callback")
 
-    backend.script(*[Status(500)] * 3, Status(422))
+    backend.script(*[Status(500)] * 2, Status(422))
     agent = make_agent(on_error=explode, on_drop=explode, retry_attempts=0)
     lost = capture(agent, 3)
     assert agent.flush(timeout=15.0)

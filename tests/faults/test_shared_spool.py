@@ -35,8 +35,9 @@ def test_workers_under_load_deliver_each_event_once(
 ) -> None:
     """Four workers capture and deliver at full speed, and none sends what another does."""
     (start,) = nurseries(1).starts()
+    settings = {**place.settings(), "spool_lease": 15.0}  # the default: nobody stands still so long
 
-    brood = start("empty", place.settings(), count=WORKERS, bursts=10, events=300, pause=0.005)
+    brood = start("empty", settings, count=WORKERS, bursts=10, events=300, pause=0.005)
     workers = brood.wait()
 
     captured = brood.keys()
