@@ -40,19 +40,18 @@ def enroll(leaver: Leaver) -> None:
 
 def _hear_of_multiprocessing() -> None:
     """Its children end through os._exit: no atexit before Python 3.13 (FIELD K1)."""
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None and os.getpid() not in _finalized_pids:
+    # None also while another thread is importing it.
+    finalize = getattr(sys.modules.get("multiprocessing.util"), "Finalize", None)
+    if finalize is not None and os.getpid() not in _finalized_pids:
         _finalized_pids.add(os.getpid())
-        util.Finalize(None, settle_all, exitpriority=100)
+        finalize(None, settle_all, exitpriority=100)
 
 
 def _hear_of_celery() -> None:
     """Its prefork children run neither atexit nor finalizers, and end in os._exit (FIELD K3)."""
-    signals = sys.modules.get("celery.signals")
-    if signals is not None:
-        signals.worker_process_shutdown.connect(
-            _end_of_celery_child, weak=False, dispatch_uid="guardagent"
-        )
+    signal = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
+    if signal is not None:
+        signal.connect(_end_of_celery_child, weak=False, dispatch_uid="guardagent")
 
 
 def _end_of_celery_child(**_more: object) -> None:

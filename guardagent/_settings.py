@@ -255,8 +255,10 @@ def _file_to_be(name: str) -> str:
 
 
 def _is_redis_client(value: Any) -> bool:
-    redis = sys.modules.get("redis")  # whoever has made a client has imported it
-    return redis is not None and isinstance(value, (redis.Redis, redis.RedisCluster))
+    # Whoever has made a client has imported it; another thread may be in the middle of that.
+    redis = sys.modules.get("redis")
+    kinds = (getattr(redis, "Redis", None), getattr(redis, "RedisCluster", None))
+    return isinstance(value, tuple(kind for kind in kinds if kind is not None))
 
 
 def spool_shown(value: Any) -> str:

@@ -8,8 +8,10 @@ import functools
 import math
 import pickle
 import re
+import sys
 from collections import UserDict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import attrs
@@ -846,3 +848,12 @@ def test_a_wrong_variable_gives_no_secret_away(name: str, text: str) -> None:
     assert SECRET not in repr(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+def test_redis_may_be_in_the_middle_of_its_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread imports it while this one makes its settings, which name no client."""
+    monkeypatch.setitem(sys.modules, "redis", ModuleType("redis"))
+
+    assert AgentConfig(api_key="key", spool="redis://127.0.0.1/0").spool == "redis://127.0.0.1/0"
+    with pytest.raises(ConfigError, match="spool"):
+        AgentConfig(api_key="key", spool=object())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,6 +106,18 @@ def test_children_of_multiprocessing_are_settled_too(monkeypatch: pytest.MonkeyP
 
     assert finalizers == [(None, _exit.settle_all, 100)]
     assert _exit._finalized_pids == {os.getpid()}
+
+
+@pytest.mark.parametrize("name", ["multiprocessing.util", "celery.signals"])
+def test_modules_in_the_middle_of_their_import(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Another thread may be importing what an agent looks for when it starts."""
+    told: list[Any] = []
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))
+
+    _exit.enroll(Leaver("a", told))
+
+    assert _exit.settle_all()
+    assert told
 
 
 def test_children_of_celery_are_settled_too(monkeypatch: pytest.MonkeyPatch) -> None:
