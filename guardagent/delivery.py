@@ -240,7 +240,7 @@ class Delivery:
         assert self._transport is not None
         try:
             with quiet():
-                receipt = self._transport.send(batch, farewell.deadline if farewell else None)
+                receipt = self._transport.send(batch, self._deadline(batch, farewell))
         except TooLargeError as error:
             self._answered()
             self._split(batch, error)
@@ -258,6 +258,14 @@ class Delivery:
         else:
             self._answered()
             self._accepted(batch, receipt, farewell)
+
+    def _deadline(self, batch: Batch, farewell: Farewell | None) -> float | None:
+        """Return the end of the one attempt that a last round or a suspect gets; None: several."""
+        if farewell is not None:
+            return farewell.deadline
+        if batch.suspicion:  # each failed attempt holds up the others, and more of them say nothing
+            return self._clock.monotonic() + self._config.timeout
+        return None
 
     def _accepted(self, batch: Batch, receipt: Receipt, farewell: Farewell | None) -> None:
         refused = 0
@@ -327,8 +335,8 @@ class Delivery:
             self._spool.release(batch)
             self.breaker.abandoned(self._clock.monotonic())
             return  # interrupted for the last round: the attempt does not count
-        elif (error.status or 0) >= 500:
-            self._suspects.take(batch)
+        elif _may_be_its_fault(error):
+            self._suspects.take(batch, 1 if batch.suspicion else 1 + self._config.retry_attempts)
         else:
             self._spool.release(batch)
         self._failures += 1
@@ -377,6 +385,13 @@ class Delivery:
     def _drop(self, reason: DropReason, n: int) -> None:
         if n:
             self._ledger.drop(reason, n)
+
+
+def _may_be_its_fault(error: DeliveryError) -> bool:
+    """Tell whether a 5xx may be for the batch's sake; 503, or a time to come back, never is."""
+    status = error.status or 0
+    asks_for_time = isinstance(error, TransientError) and error.retry_after is not None
+    return status >= 500 and status != 503 and not asks_for_time
 
 
 def _brief(error: DeliveryError) -> str:

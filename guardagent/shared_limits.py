@@ -16,6 +16,7 @@ from guardagent.config import AgentConfig
 from guardagent.errors import SpoolError
 from guardagent.limits import SLICES, Limit, LocalCounter
 from guardagent.spool.redis_address import Address
+from guardagent.spool.redis_form import write_prefix
 from guardagent.spool.redis_link import RedisLink
 from guardagent.spool.redis_lua import Script
 
@@ -66,8 +67,8 @@ class RedisCounter:
 
     Args:
         client: a synchronous redis-py client, of any kind, or a `SpoolRedis`; the caller closes it.
-        project: the keys are `guardagent:{project}:limit:<hash of client and limit>`; no address
-            is kept on the server.
+        project: the keys are `guardagent:{project}:limit:<hash of client and limit>`, with the
+            hash tag of the spool's keys; no address is kept on the server.
         local: counts while Redis is away.
         clock: tells the time between attempts.
     """
@@ -76,12 +77,12 @@ class RedisCounter:
         self,
         client: Any,
         *,
-        project: str = "default",
+        project: str | None = None,
         local: LocalCounter | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._run = client.register_script(_SCRIPT)
-        self._prefix = f"guardagent:{{{project}}}:limit:"
+        self._prefix = f"{write_prefix(project)}limit:"
         self._local = LocalCounter(clock=clock) if local is None else local
         self._clock = clock
         self._away_until = 0.0
@@ -134,7 +135,9 @@ class SpoolRedis:
         script = Script(text)
 
         def run(*, keys: Sequence[str], args: Sequence[Any]) -> Any:
-            return self._link.run(script, [key.encode() for key in keys], *args)
+            return self._link.run(
+                script, [key.encode("utf-8", "surrogatepass") for key in keys], *args
+            )
 
         return run
 
@@ -151,7 +154,7 @@ def counter_of(config: AgentConfig, clock: Clock = SYSTEM_CLOCK) -> RedisCounter
     spool = config.spool
     if isinstance(spool, str) and not spool.startswith(("redis", "unix:")):
         return None
-    return RedisCounter(SpoolRedis(spool), project=config.project_id or "default", clock=clock)
+    return RedisCounter(SpoolRedis(spool), project=config.project_id, clock=clock)
 
 
 def _arguments(limit: Limit) -> list[int]:

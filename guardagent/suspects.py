@@ -35,13 +35,16 @@ class Suspects:
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._held: list[Batch] = []
+        self._has_passed = False  # another one, since one was cut for want of others
 
-    def take(self, batch: Batch) -> None:
-        """Take a batch that was answered with 5xx: it is the next again, or put aside."""
+    def take(self, batch: Batch, answers: int = 1) -> None:
+        """Take a batch that was answered so often with 5xx: it is the next again, or put aside."""
         is_new = batch.suspicion < _SUSPECTED
         if is_new:
             # While one is aside and nothing passes, each further one is tried once.
-            batch.suspicion = _SUSPECTED if self._held else batch.suspicion + 1
+            batch.suspicion = min(_SUSPECTED, batch.suspicion + answers)
+            if self._held:
+                batch.suspicion = _SUSPECTED
         if batch.suspicion < _SUSPECTED:
             self._spool.release(batch)
             return
@@ -58,6 +61,11 @@ class Suspects:
         if not self._held:
             return False
         smallest = min(self._held, key=len)
+        if len(smallest) == 1 and self._has_passed:
+            # No outage: the next one is cut down too, or what is good in it would wait for news.
+            self._has_passed = False
+            several = [one for one in self._held if len(one) > 1]
+            smallest = min(several, key=len, default=smallest)
         is_single = len(smallest) == 1
         batch = self._held[0] if is_single else smallest
         self._held.remove(batch)
@@ -68,6 +76,7 @@ class Suspects:
         """Take note that another batch was accepted; return a record that is to be buried."""
         if not self._held:
             return None
+        self._has_passed = True
         batch = self._held.pop()
         batch.suspicion += 1
         if len(batch) == 1 and batch.suspicion >= _CONDEMNED:

@@ -7,10 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from guardagent.errors import RejectedError, TransientError
+from guardagent.spool.memory import MemorySpool
 from guardagent.spool.protocol import Batch
+from guardagent.suspects import Suspects
 from guardagent.transport.protocol import Receipt
 from tests.room import Room
-from tests.scripted import OUTAGE, key, keys
+from tests.scripted import OUTAGE, key, keys, records
 
 BROKEN = TransientError("HTTP 500", status=500)
 AWAY = TransientError("ConnectionRefusedError")
@@ -135,7 +137,7 @@ def test_an_outage_buries_nothing(count: int) -> None:
 
 def test_a_short_outage_leaves_the_batch_alone() -> None:
     """Two answers are no reason to cut it up or to try another."""
-    room = Room(BROKEN, OUTAGE, max_batch_size=50)
+    room = Room(BROKEN, OUTAGE, max_batch_size=50, retry_attempts=0)
 
     given = room.append(100)
     room.live(60.0)
@@ -143,6 +145,65 @@ def test_a_short_outage_leaves_the_batch_alone() -> None:
     assert room.sizes == [50, 50, 50, 50]
     assert len({sent.batch_id for sent in room.transport.sent[:3]}) == 1
     assert room.transport.accepted == given
+
+
+def test_a_backend_that_sheds_load_condemns_nothing() -> None:
+    """503, or a time to come back, says something of the backend and nothing of the event."""
+    room = Room(max_batch_size=1)
+    busy = [
+        TransientError("HTTP 503", status=503),
+        TransientError("HTTP 500", status=500, retry_after=0.1),
+    ]
+    turns = 0
+
+    def shed(batch: Batch) -> Receipt:
+        nonlocal turns
+        turns += 1
+        if turns % 5:
+            raise busy[turns % 2]
+        return Receipt()
+
+    room.transport.default = shed
+    given = room.append(50)
+    room.live(7_200.0)
+
+    assert sorted(room.transport.accepted) == given
+    assert room.dropped == {}
+
+
+def test_a_suspect_gets_one_attempt_at_a_time() -> None:
+    """Each that fails holds up the others for a back-off, and more of them tell nothing."""
+    room = Room(max_batch_size=50, retry_attempts=3)
+    room.transport.default = choking_on(key(3))
+
+    room.append(100)
+    room.live(120.0)
+
+    first, *others = [sent for sent in room.transport.sent if key(3) in keys(sent.bodies)]
+    assert first.deadline is None
+    assert [sent for sent in others if sent.deadline is None] == []
+    assert room.dropped == {"rejected": 1}
+
+
+def test_what_is_good_beside_a_lone_suspect_waits_for_nobody() -> None:
+    """Once another has passed, a larger one is cut up though the smallest is a single record."""
+    spool = MemorySpool(1_000, 1 << 20)
+    suspects = Suspects(spool)
+    for size in (1, 50):
+        spool.append(records(size))
+        batch = spool.claim(size, 1 << 20, 0.0)
+        assert batch is not None
+        suspects.take(batch, answers=3)
+    spool.append(records(1))
+
+    suspects.convict()  # the one of 50: it gets another turn, and is refused again
+    again = spool.claim(500, 1 << 20, 0.0)
+    assert again is not None
+    suspects.take(again)
+    suspects.retry()
+    half = spool.claim(500, 1 << 20, 0.0)
+
+    assert (len(again), half is not None and len(half)) == (50, 25)
 
 
 def test_outages_one_after_the_other_bury_nothing() -> None:

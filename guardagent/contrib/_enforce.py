@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from os import getpid
 from typing import Any, TypeVar
@@ -26,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+#: Threads that ask Redis; each has a connection of its own there.
+_THREADS = 16
 #: Seconds between two log lines of requests that could not be judged.
 _LOG_INTERVAL = 30.0
 
@@ -70,6 +73,7 @@ class Enforcer:
         self._counted_for: Agent | None = None
         self._is_shared = False
         self._started_in = 0
+        self._threads: Executor | None = None
         self._failures = Throttle(1, _LOG_INTERVAL)
 
     def judge(self, fields: dict[str, Any], query: str) -> Refusal | None:
@@ -93,9 +97,18 @@ class Enforcer:
                 return refusal
             if not self._is_shared:
                 return self._count(fields)
-            return await _in_thread(partial(self._count, fields))
+            return await _in_thread(self._pool(), partial(self._count, fields))
         except Exception as error:  # as above
             return self._give_up(error)
+
+    def _pool(self) -> Executor:
+        """Return this process's threads for Redis, which end with the enforcer.
+
+        The loop's own will not do: what the application has in there may take any time.
+        """
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="guardagent-limits")
+        return self._threads
 
     def _decide(self, fields: dict[str, Any], query: str) -> tuple[Refusal | None, bool]:
         """Return the refusal, if any, and whether the request has to be counted."""
@@ -123,6 +136,7 @@ class Enforcer:
             return None
         if self._started_in != getpid():
             self._started_in = getpid()
+            self._threads = None
             agent.start()
         if agent is not self._counted_for:
             counter = _shared_counter(agent)
@@ -183,13 +197,13 @@ def _shared_counter(agent: Agent) -> Counter | None:
     return counter_of(agent.config)
 
 
-async def _in_thread(work: Callable[[], _T]) -> _T:
-    """Do what may wait for a moment in a thread of the loop; on other loops than asyncio's here."""
+async def _in_thread(threads: Executor, work: Callable[[], _T]) -> _T:
+    """Do what may wait for a moment in a thread of our own; on other loops than asyncio's here."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return work()
-    return await loop.run_in_executor(None, work)
+    return await loop.run_in_executor(threads, work)
 
 
 _HEADERS = (("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"))

@@ -18,6 +18,7 @@ __all__ = [
     "write_id",
     "write_ids",
     "write_keys",
+    "write_prefix",
     "write_runs",
 ]
 
@@ -28,11 +29,17 @@ _KEYS = ("events", "metrics", "state", "dead", "batches", "kept")
 
 def write_keys(project: str | None) -> list[bytes]:
     """Return the keys of a project, all in one slot of a cluster."""
+    prefix = write_prefix(project)
+    return [f"{prefix}{name}".encode("utf-8", "surrogatepass") for name in _KEYS]
+
+
+def write_prefix(project: str | None) -> str:
+    """Return what all keys of a project begin with."""
     # A brace would end the tag; and no project is called "%none", for the sign is escaped, too.
     tag = "%none"
     if project is not None:
         tag = project.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
-    return [f"guardagent:{{{tag}}}:{name}".encode("utf-8", "surrogatepass") for name in _KEYS]
+    return f"guardagent:{{{tag}}}:"
 
 
 def write_id(id_: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
 from typing import Any
@@ -272,6 +273,8 @@ def test_limits_count_together_on_redis(
         server.kill()
         alone = [site.get()[0] for site in sites]
         client.close()
+    sites.clear()
+    gc.collect()  # threads and connections for it end with the applications
 
     assert sorted(together) == [200] * 3 + [429] * 3
     assert alone == [200, 200]
