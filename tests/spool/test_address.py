@@ -138,7 +138,7 @@ def test_fsync_is_passed_on(tmp_path: Path, fsync: bool, level: int) -> None:
 def test_every_agent_is_an_owner_of_its_own(tmp_path: Path) -> None:
     """Two in one process, too; the name tells an operator where it runs."""
     settings = config(spool=f"sqlite:///{tmp_path / 's.db'}")
-    owners = [open_store(settings, SYSTEM_CLOCK)._owner for _ in range(2)]  # type: ignore[attr-defined]
+    owners = [open_store(settings, SYSTEM_CLOCK)._leases._owner for _ in range(2)]  # type: ignore[attr-defined]
 
     assert owners[0] != owners[1]
     assert f"-{os.getpid()}-" in owners[0]

@@ -330,7 +330,7 @@ def test_a_burst_gives_way_by_age(stores: Stores) -> None:
 
 def test_dead_letters_are_bounded(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest of them give way."""
-    monkeypatch.setattr("guardagent.spool.sqlite._DEAD_KEPT", 10)
+    monkeypatch.setattr("guardagent.spool.sqlite_dead._KEPT", 10)
     store = stores()
     put(store, 25)
 
