@@ -1,6 +1,6 @@
 """One file for all processes of a host: SQLite in WAL mode.
 
-Owns: the file and its schema. In: frames, ids. Out: the same after any crash of the process; after
+Owns: what is one transaction. In: frames, ids. Out: the same after any crash of the process; after
 one of the machine too, at the latest those older than the last checkpoint, or all with `fsync`.
 
 The records of one kind have rising ids. What was leased first is always the oldest, and what nobody

@@ -1,6 +1,6 @@
 """The connection to a spool's file: opened when needed, made anew when the file is gone or broken.
 
-Owns: one connection, its lock, the file's schema. In: work to be done in a transaction. Out: its
+Owns: one connection, its lock, the file's place. In: work to be done in a transaction. Out: its
 result, or SpoolError.
 """
 
@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from guardagent._clock import Bell
 from guardagent._log import say
 from guardagent.errors import SpoolError
 from guardagent.spool.sqlite_disk import Disk
+from guardagent.spool.sqlite_schema import VERSION, Schema, contents, generation_of
 
 __all__ = ["SQLiteFile"]
 
@@ -36,27 +37,6 @@ _NAP, _NAP_MOST = 0.000_5, 0.01
 #: in the log before it is emptied into the file. On a small disk either is less.
 _SPARE_BYTES = _LOG_BYTES = 4 * 1024 * 1024
 _PAGE_BYTES = 4_096
-_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE events (id INTEGER PRIMARY KEY, frame BLOB NOT NULL);
-CREATE TABLE metrics (id INTEGER PRIMARY KEY, frame BLOB NOT NULL);
-CREATE TABLE lanes (
-    kind TEXT PRIMARY KEY, head INTEGER NOT NULL, divide INTEGER NOT NULL, fresh INTEGER NOT NULL,
-    tail INTEGER NOT NULL, records INTEGER NOT NULL, nbytes INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE leases (
-    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-    size INTEGER NOT NULL, owner TEXT NOT NULL, deadline REAL NOT NULL, batch_id TEXT NOT NULL,
-    created_at REAL NOT NULL
-);
-CREATE TABLE dead (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, reason TEXT NOT NULL,
-    buried_at REAL NOT NULL, frame BLOB NOT NULL
-);
-CREATE TABLE kept (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-"""
-_GENERATION, _PROJECT, _BOOT = "generation", "project", "boot"
 _MAGIC = b"SQLite format 3\0"
 
 #: Connections of a parent process, kept for ever: SQLite forbids even to close them in a child.
@@ -88,8 +68,7 @@ class SQLiteFile:
     ) -> None:
         self.path = path
         self._read_only = read_only
-        self._project = project
-        self._boot = boot
+        self._schema = Schema(path, project=project, boot=boot)
         #: Random text made together with the file.
         self.generation = ""
         self._fsync = fsync
@@ -265,10 +244,10 @@ class SQLiteFile:
         return db
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        version, tables = _snapshot(db, _contents)
-        if version != _VERSION and (tables or self._read_only):
+        version, tables = _snapshot(db, contents)
+        if version != VERSION and (tables or self._read_only):
             found = f"a spool of version {version}" if version else "no spool of guardagent's"
-            raise SpoolError(f"{self.path}: {found}; this release knows version {_VERSION} only")
+            raise SpoolError(f"{self.path}: {found}; this release knows version {VERSION} only")
         if not self._read_only:
             if version == 0:
                 db.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -281,41 +260,11 @@ class SQLiteFile:
             db.execute(f"PRAGMA journal_size_limit = {log}")
             db.execute(f"PRAGMA wal_autocheckpoint = {max(1, log // _PAGE_BYTES)}")
             if version == 0:
-                _create(db, self._notes())
+                self._schema.create(db)
             db.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
             self._restrict()
-            self._introduce(db)
-        row = db.execute("SELECT value FROM kept WHERE name = ?", (_GENERATION,)).fetchone()
-        self.generation = bytes(row[0]).decode() if row else ""
-
-    def _notes(self) -> dict[str, str]:
-        """Return what a file keeps of whoever opens it."""
-        notes = {_PROJECT: self._project, _BOOT: self._boot or None}
-        return {name: text for name, text in notes.items() if text is not None}
-
-    def _introduce(self, db: sqlite3.Connection) -> None:
-        """Compare the file's project and machine with ours, and note what is new."""
-        query = "SELECT name, CAST(value AS TEXT) FROM kept WHERE name IN (?, ?)"
-        found = dict(db.execute(query, (_PROJECT, _BOOT)).fetchall())
-        theirs = found.get(_PROJECT, self._project)
-        if self._project is not None and theirs != self._project:
-            raise SpoolError(
-                f"{self.path}: it belongs to {_named(theirs)}, not to {_named(self._project)};"
-                " each needs a file of its own"
-            )
-        new = {name: own for name, own in self._notes().items() if own != found.get(name)}
-        if not new:
-            return
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            if _BOOT in found and _BOOT in new:  # deadlines are of a clock that has begun anew
-                db.execute("UPDATE leases SET deadline = 0")
-            _keep(db, new)
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
+            self._schema.introduce(db)
+        self.generation = generation_of(db)
 
     def _restrict(self) -> None:
         """Take from others what rights they have to a file that was there before."""
@@ -353,42 +302,6 @@ def _snapshot(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) 
     finally:
         if db.in_transaction:
             db.execute("COMMIT")
-
-
-def _named(project: str | None) -> str:
-    return f"project {project!r}" if project else "no project"
-
-
-def _contents(db: sqlite3.Connection) -> tuple[int, int]:
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    return version, tables
-
-
-def _keep(db: sqlite3.Connection, notes: Mapping[str, str]) -> None:
-    statement = "INSERT OR REPLACE INTO kept VALUES (?, ?)"
-    db.executemany(statement, [(name, text.encode()) for name, text in notes.items()])
-
-
-def _create(db: sqlite3.Connection, notes: Mapping[str, str]) -> None:
-    db.execute("BEGIN EXCLUSIVE")
-    try:
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version == 0:  # nobody was quicker
-            for statement in _SCHEMA.split(";\n"):
-                db.execute(statement)
-            # Ids of two files never meet: a late settlement must not strike records of a new file.
-            start = int(time.time() * 1_000) << 20
-            for kind in ("events", "metrics"):
-                lane = (kind, start, 0, start, start, 0, 0)
-                db.execute("INSERT INTO lanes VALUES (?, ?, ?, ?, ?, ?, ?)", lane)
-            _keep(db, {_GENERATION: os.urandom(8).hex(), **notes})
-            db.execute(f"PRAGMA user_version = {_VERSION}")
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
