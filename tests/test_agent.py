@@ -452,7 +452,7 @@ def test_stop_ends_a_flush(make: Make, transport: ScriptedTransport) -> None:
     agent = make()
     agent.capture(event())
     assert transport.wait_for_attempts(1)
-    marked = told(agent._pipeline._intake, "mark")
+    marked = told(agent._pipeline._rooms.intake, "mark")
     thread = threading.Thread(target=lambda: agent.flush(timeout=8.0))
     thread.start()
     assert marked.wait(PATIENCE)
@@ -581,7 +581,7 @@ def test_stop_frees_whoever_waits_for_room(make: Make, transport: ScriptedTransp
     stalled.capture(1)
     answers: list[Any] = []
 
-    bell = stalled.agent._pipeline._drain_bell
+    bell = stalled.agent._pipeline._rooms.drain_bell
     bell.wait(0)
     thread = threading.Thread(target=lambda: answers.extend(stalled.capture(1)))
     thread.start()
@@ -979,7 +979,7 @@ def test_a_second_stop_does_not_wait_for_the_first(
     agent.capture(event())
     assert held.reached.wait(PATIENCE)
     first: list[bool] = []
-    begun = told(agent._pipeline._delivery, "hurry")
+    begun = told(agent._pipeline._rooms.delivery, "hurry")
     thread = threading.Thread(target=lambda: first.append(agent.stop(timeout=PATIENCE)))
     thread.start()
     assert begun.wait(PATIENCE)

@@ -139,8 +139,8 @@ def test_locks_held_at_the_fork_do_not_matter(
     agent.start()
     inherited = agent._pipeline
     locks = {
-        "intake": inherited._intake.mutex,
-        "spool": inherited._spool._lock,
+        "intake": inherited._rooms.intake.mutex,
+        "spool": inherited._rooms.spool._lock,
         "closing": inherited._closing,
         "loop": inherited._drains._starting,
         "losses": inherited._losses._lock,

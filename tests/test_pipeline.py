@@ -202,7 +202,7 @@ def test_what_a_turn_raises_stays_inside(
     errors: list[BaseException] = []
     agent = make(on_error=lambda stage, error, context: errors.append(error))
     agent.capture(event())
-    spool = pipeline(agent)._spool
+    spool = pipeline(agent)._rooms.spool
     working = getattr(spool, method)
 
     def fail(*args: Any) -> Any:
@@ -226,7 +226,7 @@ def test_two_last_rounds_at_once(make: Make, transport: ScriptedTransport) -> No
     transport.script(held)
     agent = make(flush_interval=3_600.0)
     agent.capture(event())
-    begun = told(pipeline(agent)._delivery, "hurry")
+    begun = told(pipeline(agent)._rooms.delivery, "hurry")
     stopped: list[bool] = []
     thread = threading.Thread(target=lambda: stopped.append(agent.stop(timeout=PATIENCE)))
     thread.start()
@@ -356,7 +356,7 @@ def test_an_overflow_is_one_line(
     for _ in range(20):
         for _ in range(20):
             agent.capture(event())
-        pipeline(agent)._drain_bell.ring()
+        pipeline(agent)._rooms.drain_bell.ring()
     held.let_go()
     agent.flush(timeout=PATIENCE)
     agent.stop()
