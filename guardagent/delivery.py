@@ -28,7 +28,7 @@ from guardagent.farewell import Farewell
 from guardagent.intake import Marker
 from guardagent.spool.protocol import Batch, Spool
 from guardagent.status import Callbacks, DropReason, Ledger
-from guardagent.suspects import Suspects
+from guardagent.suspects import Suspects, is_evidence
 from guardagent.transport.breaker import CircuitBreaker
 from guardagent.transport.protocol import BACKOFF_MAX, RETRY_AFTER_MAX, Receipt, Transport
 
@@ -335,7 +335,7 @@ class Delivery:
             self._spool.release(batch)
             self.breaker.abandoned(self._clock.monotonic())
             return  # interrupted for the last round: the attempt does not count
-        elif _may_be_its_fault(error):
+        elif is_evidence(error):
             self._suspects.take(batch, 1 if batch.suspicion else 1 + self._config.retry_attempts)
         else:
             self._spool.release(batch)
@@ -385,13 +385,6 @@ class Delivery:
     def _drop(self, reason: DropReason, n: int) -> None:
         if n:
             self._ledger.drop(reason, n)
-
-
-def _may_be_its_fault(error: DeliveryError) -> bool:
-    """Tell whether a 5xx may be for the batch's sake; 503, or a time to come back, never is."""
-    status = error.status or 0
-    asks_for_time = isinstance(error, TransientError) and error.retry_after is not None
-    return status >= 500 and status != 503 and not asks_for_time
 
 
 def _brief(error: DeliveryError) -> str:

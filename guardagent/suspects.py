@@ -15,9 +15,10 @@ Nothing here asks for a request: when one is made is the breaker's and the back-
 
 from __future__ import annotations
 
+from guardagent.errors import DeliveryError, TransientError
 from guardagent.spool.protocol import Batch, Spool
 
-__all__ = ["Suspects"]
+__all__ = ["Suspects", "is_evidence"]
 
 #: So many answers of 5xx make a suspect.
 _SUSPECTED = 3
@@ -27,6 +28,13 @@ _CONVICTED, _CONDEMNED = _SUSPECTED + 2, _SUSPECTED + 3
 #: Batches that are put aside before the first round through them; this and a batch for each round
 #: is what a long outage takes into memory.
 _HELD = 8
+
+
+def is_evidence(error: DeliveryError) -> bool:
+    """Tell whether a 5xx may be for the batch's sake; 503, or a time to come back, never is."""
+    status = error.status or 0
+    asks_for_time = isinstance(error, TransientError) and error.retry_after is not None
+    return status >= 500 and status != 503 and not asks_for_time
 
 
 class Suspects:
