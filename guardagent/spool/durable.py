@@ -283,7 +283,8 @@ class DurableSpool:
         due_at = [] if retry_at is None else [retry_at]
         if self._sheltered.is_usable:
             due_at += [self._renew_at, self._look_at if self._hands_over else _NEVER]
-        due_in = min(due_at) - self._clock.monotonic()
+        # It may come back, or go away, between two looks: then there is nothing, and a ring comes.
+        due_in = min(due_at, default=_NEVER) - self._clock.monotonic()
         return None if due_in == _NEVER else max(0.05, due_in)
 
     def is_ours(self, batch: Batch) -> bool:

@@ -78,7 +78,8 @@ def test_redis_away_for_a_while_loses_nothing(
 
     assert was_told
     assert eventually(lambda: agent.stats().durable and _is_in_spool(agent))
-    assert agent.stats().spool_pending >= 150
+    # An answer that came late may tell of less for a moment.
+    assert eventually(lambda: agent.stats().spool_pending >= 150)
     backend.up()
     assert agent.flush(timeout=20.0)
     assert backend.keys == set(keys)
