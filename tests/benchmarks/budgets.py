@@ -49,6 +49,9 @@ def verdicts(results: Results, *, has_orjson: bool) -> Iterator[Verdict]:
     yield from _rates(results, 60_000 if has_orjson else 30_000)
     yield from _differences(results)
     yield from _plain_figures(results)
+    for framework in ("Flask", "Django"):
+        for subject in (OURS, "guardagent-shim"):
+            yield from _served(results, framework, subject)
     for spool in SPOOLS:
         yield from _of_spool(results, spool)
 
@@ -100,6 +103,19 @@ def _plain_figures(results: Results) -> Iterator[Verdict]:
         ours = _look(results, OURS, figure)
         if ours is not None:
             yield Verdict(what, ours, None, ours, limit)
+
+
+def _served(results: Results, framework: str, subject: str) -> Iterator[Verdict]:
+    # What, its figures with the subject, without one, and the percentage; the limit.
+    limits = (
+        ("CPU us of a request", "cpu_us", "plain_us", "added", 4.0),
+        ("p99 ms", "p99", "plain_p99", "p99_added", 10.0),
+    )
+    measure = f"gunicorn-{framework.lower()}"
+    for what, *figures, limit in limits:
+        ours, plain, added = (_look(results, subject, f"{measure}.{name}") for name in figures)
+        if ours is not None and added is not None:
+            yield Verdict(f"{framework} and {subject}: {what}, % added", ours, plain, added, limit)
 
 
 def _of_spool(results: Results, spool: str) -> Iterator[Verdict]:

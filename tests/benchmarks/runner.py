@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .registry import SPOOLS, is_installed, subject_class
+from .registry import SERVED_ONLY, SPOOLS, is_installed, subject_class
 from .results import Results
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ def run(plan: Plan, port: int, tell: Callable[[str], None]) -> Results:
 
 def entrants(measure: str, subjects: tuple[str, ...]) -> tuple[str, ...]:
     """Choose those of ``subjects`` that a measure is taken of."""
+    if measure.startswith("gunicorn-"):
+        return tuple(name for name in subjects if name not in ("queue", *YARDSTICKS, *SPOOLS))
+    subjects = tuple(name for name in subjects if name not in SERVED_ONLY)
     if measure in ("ready", "start", "delivery"):
         return subjects
     senders = tuple(name for name in subjects if name not in YARDSTICKS)

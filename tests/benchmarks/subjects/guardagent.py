@@ -14,7 +14,7 @@ from tests.benchmarks.sample import wire_fields
 
 from .subject import NotApplicableError, Subject
 
-__all__ = ["GuardAgent", "GuardAgentRedis", "GuardAgentSQLite"]
+__all__ = ["GuardAgent", "GuardAgentRedis", "GuardAgentSQLite", "GuardAgentShim"]
 
 
 def _fail(error: BaseException) -> None:
@@ -38,13 +38,17 @@ class GuardAgent(Subject):
 
     def config(self, port: int) -> Any:
         """Make the settings of an agent that delivers to 127.0.0.1:``port``."""
-        return import_module("guardagent").AgentConfig(
-            api_key="bench-key-0123456789",
-            endpoint=f"http://127.0.0.1:{port}",
-            project_id="bench",
-            install_id="8f14e45f-ceea-467f-a9b1-0c4d2b6e5d10",
-            spool=self.where(),
-        )
+        return import_module("guardagent").AgentConfig(**self.settings(port))
+
+    def settings(self, port: int) -> dict[str, Any]:
+        """Name those that are not the defaults."""
+        return {
+            "api_key": "bench-key-0123456789",
+            "endpoint": f"http://127.0.0.1:{port}",
+            "project_id": "bench",
+            "install_id": "8f14e45f-ceea-467f-a9b1-0c4d2b6e5d10",
+            "spool": self.where(),
+        }
 
     def where(self) -> str:
         """Give the address of the spool."""
@@ -87,6 +91,34 @@ class GuardAgent(Subject):
 
     def close(self) -> None:
         self._agent.stop(5.0)
+
+
+class GuardAgentShim(GuardAgent):
+    """The Flask extension or the Django middleware, and the process-wide agent behind it.
+
+    The application captures nothing: its answers have a status that is to be captured.
+    """
+
+    reads_requests = True
+    statuses = (200,)
+
+    def setup(self, port: int) -> None:
+        self._agent = import_module("guardagent").init(**self.settings(port))
+        self.capture = bool
+
+    def build(self) -> None:
+        """Make nothing."""
+
+    def join_flask(self, application: Any) -> None:
+        extension = import_module("guardagent.contrib.flask").GuardAgent
+        extension(application, capture_statuses=self.statuses)
+
+    def django_settings(self) -> dict[str, Any]:
+        return {
+            "INSTALLED_APPS": ["guardagent.contrib.django"],
+            "MIDDLEWARE": ["guardagent.contrib.django.middleware.GuardAgentMiddleware"],
+            "GUARDAGENT": {"CAPTURE_STATUSES": self.statuses},
+        }
 
 
 class GuardAgentSQLite(GuardAgent):

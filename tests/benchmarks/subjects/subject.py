@@ -32,6 +32,7 @@ class Subject:
         events: How many events a delivery measurement sends; fewer for slow peers.
         delivers: Whether events leave the process.
         threaded: Whether many threads may capture at once.
+        reads_requests: Whether it makes its events of a served application's requests.
         capacity: How many events the peer can be made to hold while the backend is away.
     """
 
@@ -43,6 +44,7 @@ class Subject:
     events = 10_000
     delivers = True
     threaded = True
+    reads_requests = False
     capacity = 20_000
 
     def setup(self, port: int) -> None:
@@ -57,6 +59,13 @@ class Subject:
 
     def close(self) -> None:
         """End the peer's threads."""
+
+    def join_flask(self, application: Any) -> None:
+        """Add to a Flask application what reports its requests, where the subject is that."""
+
+    def django_settings(self) -> dict[str, Any]:
+        """Give the settings of a Django application whose requests the subject reports."""
+        return {}
 
     def spool(self, port: int) -> Any:
         """Make the spool alone, with ``append``, ``pending`` and ``close``."""

@@ -14,7 +14,19 @@ from .subject import Subject
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["JSONDumps", "ORJSONDumps", "QueuePut"]
+__all__ = ["JSONDumps", "Nothing", "ORJSONDumps", "QueuePut"]
+
+
+class Nothing(Subject):
+    """Take no notice of any event: what an application costs without an agent."""
+
+    delivers = False
+
+    def setup(self, port: int) -> None:
+        self.capture = bool
+
+    def build(self) -> None:
+        """Make nothing."""
 
 
 class QueuePut(Subject):
