@@ -79,7 +79,7 @@ class _Shop:
 
     def begin(self) -> None:
         """Leave out what came before."""
-        self.cpu -= self._settled()
+        self.cpu -= self._told("/begin")
 
     def take_turn(self, count: int) -> None:
         """Ask so many times, and then leave the worker alone for a moment."""
@@ -88,16 +88,16 @@ class _Shop:
 
     def end(self) -> None:
         """Have delivered what was captured."""
-        self.cpu += self._settled()
+        self.cpu += self._told("/settle")
 
     def milliseconds(self, share: float) -> float:
         """Give a quantile of the answers' times."""
         return sorted(self._times)[int((len(self._times) - 1) * share)] / 1e6
 
-    def _settled(self) -> float:
+    def _told(self, path: str) -> float:
         """Have everything delivered, and give the CPU seconds of the worker."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
-        connection.request("GET", "/settle")
+        connection.request("GET", path)
         seconds = float(connection.getresponse().read())
         connection.close()
         return seconds

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
 from .orders import page
-from .staff import NO_EVENT, hired, settled
+from .staff import NO_EVENT, begun, hired, settled
 
 __all__ = ["application", "urlpatterns"]
 
@@ -30,12 +30,17 @@ def orders(_request: HttpRequest) -> JsonResponse:
     return JsonResponse(page())
 
 
+def begin(_request: HttpRequest) -> HttpResponse:
+    """Answer with the CPU seconds that are not to be counted."""
+    return HttpResponse(begun(_subject), status=NO_EVENT)
+
+
 def settle(_request: HttpRequest) -> HttpResponse:
     """Answer with the CPU seconds spent."""
     return HttpResponse(settled(_subject), status=NO_EVENT)
 
 
-urlpatterns = [path("orders", orders), path("settle", settle)]
+urlpatterns = [path("orders", orders), path("begin", begin), path("settle", settle)]
 
 _joined = _subject.django_settings()
 settings.configure(
