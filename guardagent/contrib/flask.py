@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -31,6 +32,8 @@ __all__ = ["GuardAgent"]
 _NAME = "guardagent"
 #: Keys of the request's WSGI environment: when it began, and that an event tells of it already.
 _BEGAN, _KNOWN = "guardagent.began", "guardagent.known"
+#: Return the request itself, werkzeug's way: each attribute asked of its proxy looks for it anew.
+_request: Callable[[], Request] = request._get_current_object  # type: ignore[attr-defined]
 
 
 class GuardAgent:
@@ -88,7 +91,7 @@ class _Site:
         self._enforcer = Enforcer(reporter)
 
     def begin(self, _endpoint: str | None, _values: dict[str, Any] | None) -> None:
-        request.environ[_BEGAN] = monotonic()
+        _request().environ[_BEGAN] = monotonic()
 
     def enforce(self) -> Response | None:
         query = request.query_string.decode("latin-1")
@@ -109,7 +112,7 @@ class _Site:
 
     def _close(self, status: int) -> None:
         """Measure the request and capture its answer; None of it without its beginning."""
-        asked = request._get_current_object()  # type: ignore[attr-defined] # werkzeug's way
+        asked = _request()
         began = asked.environ.pop(_BEGAN, None)
         if began is None:
             return
