@@ -43,7 +43,8 @@ def _write(path: Path, fresh: str) -> str:
     draft = path.with_name(f"{path.name}.{os.getpid()}.{fresh[:8]}")
     draft.write_text(fresh, "utf-8")
     try:
-        if _read(path) is None and path.exists():
+        # In this order: another process may be the first in between, and what it wrote stays.
+        if path.exists() and _read(path) is None:
             path.unlink()  # unreadable content: replace it
         os.link(draft, path)  # atomic, and fails when another process was first
     except FileExistsError:
