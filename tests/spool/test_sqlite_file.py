@@ -97,15 +97,18 @@ def test_what_others_may_read_becomes_ours(path: Path, store: SQLiteStore) -> No
 
 def test_a_file_is_of_one_project(path: Path) -> None:
     """Whoever comes first; another's records would go under a wrong name, and with a wrong key."""
-    first, second, nobody = (_store(path, project=name) for name in ("shop", "bank", ""))
+    stores = [_store(path, project=name) for name in ("shop", "bank", "", None)]
+    first, second, nobody, operator = stores
     put(first, 3)
 
     for one, named in ((second, "project 'bank'"), (nobody, "no project")):
         with pytest.raises(SpoolError, match=f"belongs to project 'shop', not to {named}"):
             one.claim(10, LARGE, "name", 0.0)
 
-    assert _store(path).depth().records == 3  # an operator need not say whose it is
+    assert operator.depth().records == 3  # who need not say whose it is
     assert len(settled(first)) == 3
+    for one in stores:
+        one.close()
 
 
 def test_readers_are_not_locked_out(path: Path, store: SQLiteStore) -> None:
