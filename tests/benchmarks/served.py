@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["served"]
 
-TURNS = 5
-REQUESTS = 800
-# Between two turns, in seconds, so that what one has left over falls into no other.
+# For the CPU: so short that whatever else the machine does falls on both workers alike.
+SHORT_TURNS, FEW = 40, 100
+# For the answers' time: so long that the agent's own threads work as they do all the time, and
+# with a pause in seconds behind, in which what a turn left over falls into no other.
+LONG_TURNS, MANY = 4, 800
 PAUSE = 0.4
 # Longer than any subject takes to deliver what it has.
 PATIENCE = 90.0
@@ -36,35 +38,45 @@ PATIENCE = 90.0
 def served(subject: Subject, port: int, scale: float, *, framework: str) -> dict[str, float]:
     """Measure what capturing an event a request adds to a worker's CPU and to its answers' time.
 
-    Two workers take turns, one with the subject and one with none: whatever else the machine does
-    falls on both alike. The CPU is that of all threads of the worker, delivery included.
+    Two workers take turns, one with the subject and one with none. The CPU is that of all threads
+    of the worker, delivery included.
     """
     if not (is_installed("gunicorn") and is_installed(framework)):
         raise NotApplicableError(f"no gunicorn or {framework}")
     if not subject.threaded:
         raise NotApplicableError("belongs to one thread")
-    count = max(CONNECTIONS, int(REQUESTS * scale))
+    few, many = (max(CONNECTIONS, int(count * scale)) for count in (FEW, MANY))
     with _shop(framework, Nothing(), port) as plain, _shop(framework, subject, port) as captured:
-        for shop in (plain, captured):
-            shop.ask(count)
+        pair = plain, captured
+        for shop in pair:
+            shop.ask(many)
             shop.begin()
         arrived = counted_events(port)
-        for turn in range(TURNS):
-            for shop in (plain, captured) if turn % 2 else (captured, plain):
-                shop.take_turn(count)
-        for shop in (plain, captured):
+        _take_turns(pair, SHORT_TURNS, lambda shop: shop.ask(few))
+        for shop in pair:
             shop.end()
+        _take_turns(pair, LONG_TURNS, lambda shop: shop.time(many))
+        captured.settle()
         arrived = counted_events(port) - arrived
+    requests = SHORT_TURNS * few
     return {
-        "cpu_us": captured.cpu / count / TURNS * 1e6,
-        "plain_us": plain.cpu / count / TURNS * 1e6,
+        "cpu_us": captured.cpu / requests * 1e6,
+        "plain_us": plain.cpu / requests * 1e6,
         "added": captured.cpu / plain.cpu * 100 - 100,
         "p50": captured.milliseconds(0.5),
         "p99": captured.milliseconds(0.99),
         "plain_p99": plain.milliseconds(0.99),
         "p99_added": captured.milliseconds(0.99) / plain.milliseconds(0.99) * 100 - 100,
-        "missing": count * TURNS - arrived if subject.delivers else 0,
+        "missing": requests + LONG_TURNS * many - arrived if subject.delivers else 0,
     }
+
+
+def _take_turns(
+    pair: tuple[_Shop, _Shop], turns: int, take_turn: Callable[[_Shop], object]
+) -> None:
+    for turn in range(turns):
+        for shop in pair if turn % 2 else pair[::-1]:
+            take_turn(shop)
 
 
 class _Shop:
@@ -81,21 +93,24 @@ class _Shop:
         """Leave out what came before."""
         self.cpu -= self._told("/begin")
 
-    def take_turn(self, count: int) -> None:
-        """Ask so many times, and then leave the worker alone for a moment."""
+    def end(self) -> None:
+        """Have delivered what was captured."""
+        self.cpu += self.settle()
+
+    def time(self, count: int) -> None:
+        """Ask so many times, keep how long it took, and leave the worker alone for a moment."""
         self._times += self.ask(count)
         time.sleep(PAUSE)
 
-    def end(self) -> None:
-        """Have delivered what was captured."""
-        self.cpu += self._told("/settle")
+    def settle(self) -> float:
+        """Have everything delivered, and give the CPU seconds of the worker."""
+        return self._told("/settle")
 
     def milliseconds(self, share: float) -> float:
         """Give a quantile of the answers' times."""
         return sorted(self._times)[int((len(self._times) - 1) * share)] / 1e6
 
     def _told(self, path: str) -> float:
-        """Have everything delivered, and give the CPU seconds of the worker."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         connection.request("GET", path)
         seconds = float(connection.getresponse().read())
