@@ -25,9 +25,10 @@ from guardagent.status import Callbacks, DropReason, Ledger
 
 __all__ = ["LINGER", "LINGER_DURABLE", "SLICE", "TOGETHER", "Drain", "Pace"]
 
-#: Seconds the drain waits for more after the first event, so that one wake-up serves many. An event
-#: is as safe in the queue as in a spool in memory; on its way to a durable one it must hurry.
-LINGER = 0.25
+#: Seconds the drain waits for more after the first event, so that one wake-up serves many, and one
+#: request to the backend carries many: it costs as much as a hundred events. An event is as safe in
+#: the queue as in a spool in memory; on its way to a durable one it must hurry.
+LINGER = 1.0
 LINGER_DURABLE = 0.02
 #: Events encoded before other threads get their turn: about a millisecond of work.
 SLICE = 100

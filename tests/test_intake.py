@@ -358,7 +358,7 @@ class Room:
         """Turn until there is nothing more to do."""
         for _ in range(1_000):
             wait = self.drain.turn()
-            if wait is None or wait >= 1.0:
+            if wait is None or self.drain.is_held_up:
                 return wait
         raise AssertionError("it does not come to rest")
 
