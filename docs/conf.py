@@ -15,7 +15,7 @@ copyright = "2026, guardagent contributors"
 version = release = __version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "settings"]
-exclude_patterns = ["_build", "benchmarks-table.rst"]
+exclude_patterns = ["_build", "benchmarks-served.rst", "benchmarks-table.rst"]
 default_role = "code"
 nitpicky = True
 # No inventory of the standard library is fetched: building the documentation needs no network.
