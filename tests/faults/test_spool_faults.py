@@ -323,7 +323,7 @@ def test_what_an_exit_leaves_the_next_process_delivers(
 def test_what_was_captured_before_os_exit_arrives(
     backend: Backend, nurseries: Callable[[int], Nurseries], place: Place
 ) -> None:
-    """`os._exit` runs no handler; what was captured 100 ms before is delivered all the same."""
+    """`os._exit` runs no handler; what is in the spool by then is delivered all the same."""
     (start,) = nurseries(1).starts()
     backend.down()
 

@@ -45,9 +45,11 @@ def tick(ledger: int) -> None:
 
 
 def quit_(agent: Agent, order: dict[str, Any], ledger: int) -> None:
-    """Capture, and end in the way that lets nobody do anything, as soon as that is safe."""
+    """Capture, and end in the way that lets nobody do anything, as soon as all is in the spool."""
     begin(agent, order, ledger)
-    threading.Event().wait(0.1)
+    pause, deadline = threading.Event(), time.monotonic() + order["patience"]
+    while agent.stats().spooled < agent.stats().captured and time.monotonic() < deadline:
+        pause.wait(0.001)
     os._exit(0)
 
 
