@@ -293,8 +293,9 @@ def test_children_leave_the_parents_spool_alone(
 
 def test_prefork_server(run: Run, backend: Backend, place: Place) -> None:
     """Configured before the workers are forked, as with --preload: each opens the spool itself."""
+    settings = {**place.settings(), "spool_lease": 15.0}  # the default: nobody stands still so long
     outcome = run(
-        "forking", how="unstarted", parent=0, settings=place.settings(), flags=("-W", "error")
+        "forking", how="unstarted", parent=0, settings=settings, flags=("-W", "error")
     ).wait()
 
     assert (outcome.status, outcome.stderr) == (0, "")
