@@ -110,7 +110,7 @@ def _outcome(**fields: Any) -> Outcome:
         "rule_visits": 2,
         "let_in": 0,
         "blocked": 2,
-        "library": "",
+        "guard_library": "",
         "found": {"penetration_attempt": 1, BLOCKED: 2},
         "seconds": 15.2,
         **fields,
@@ -214,7 +214,7 @@ def test_the_table_has_it_all() -> None:
 def test_the_table_says_what_a_library_found() -> None:
     """Where a Guard library finds the attacks, its events are listed by type."""
     console = Console(width=100, record=True, file=io.StringIO())
-    print_outcome(_outcome(library="flaskapi-guard"), console)
+    print_outcome(_outcome(guard_library="flaskapi-guard"), console)
 
     found = _rows(console.export_text())["flaskapi-guard reported"]
     assert found == "1 penetration_attempt 2 ip_blocked"

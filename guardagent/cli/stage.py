@@ -85,9 +85,9 @@ def _rows(outcome: Outcome) -> Iterator[tuple[str, str]]:
     stats, latency = outcome.stats, outcome.latency
     answers = ", ".join(f"{n} x {status}" for status, n in sorted(outcome.answers.items()))
     yield "Requests to the shop", f"{sum(outcome.answers.values())} ({answers})"
-    if outcome.library:
+    if outcome.guard_library:
         found = "\n".join(f"{n} {event_type}" for event_type, n in outcome.found.items())
-        yield f"{outcome.library} reported", found
+        yield f"{outcome.guard_library} reported", found
     yield "Captured", str(stats.captured)
     yield "Delivered", f"{stats.delivered} ({stats.bytes_sent} bytes)"
     yield "Retried", f"{stats.retried} requests"

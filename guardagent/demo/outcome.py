@@ -36,7 +36,7 @@ class Outcome:
         rule_visits: visits of the address it blocks that began after that.
         let_in: those of them that were not forbidden.
         blocked: reports of visits that were turned away for it.
-        library: that found the attacks; empty: the shop did.
+        guard_library: that found the attacks; empty: the shop did.
         found: the events that were captured by type, and how often.
         seconds: the whole demonstration.
     """
@@ -54,7 +54,7 @@ class Outcome:
     rule_visits: int
     let_in: int
     blocked: int
-    library: str
+    guard_library: str
     found: Mapping[str, int]
     seconds: float
 

@@ -123,7 +123,7 @@ class Play:
             rule_visits=len(statuses),
             let_in=sum(status != HTTPStatus.FORBIDDEN for status in statuses),
             blocked=stage.probe.count_of(BLOCKED),
-            library=site.library,
+            guard_library=site.guard_library,
             found=stage.probe.types(),
             seconds=SYSTEM_CLOCK.monotonic() - began,
         )
@@ -135,7 +135,7 @@ class Play:
                 host="127.0.0.1",
                 port=port,
                 # A library is to find some for as long as it lasts.
-                source=visits(self._rng, others=bool(stage.site.library)),
+                source=visits(self._rng, others=bool(stage.site.guard_library)),
                 count=min(_MAX_VISITS, int(seconds * rate)),
                 rate=rate,
             )

@@ -46,7 +46,7 @@ class Shop:
         config: of its agent.
     """
 
-    library = ""
+    guard_library = ""
     rate = 40.0
 
     def __init__(self, config: AgentConfig) -> None:

@@ -33,7 +33,7 @@ class Site(Protocol):
         ...
 
     @property
-    def library(self) -> str:
+    def guard_library(self) -> str:
         """The name of the library that finds the attacks; empty: the shop does it itself."""
         ...
 

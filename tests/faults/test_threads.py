@@ -114,7 +114,9 @@ def test_capture_during_stop_is_taken_or_counted(backend: Backend, make_agent: M
     assert stats.dropped["closed"] == len(refused)
     assert not set(refused) & backend.keys
     assert backend.keys <= set(taken)
-    assert len(taken) == stats.delivered + stats.dropped["shutdown"]
+    # Four threads that never pause may fill the queue faster than it drains: that is counted too.
+    lost = stats.dropped["shutdown"] + stats.dropped["overflow"]
+    assert len(taken) == stats.delivered + lost
 
 
 def test_capture_after_stop_is_refused(backend: Backend, make_agent: MakeAgent) -> None:

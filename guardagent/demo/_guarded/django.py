@@ -25,7 +25,7 @@ __all__ = ["make_site"]
 
 def make_site(config: AgentConfig) -> Site:
     """Build the site; once in a process, as Django's settings are those of a process."""
-    return ThreadedSite(config, library="djapi-guard", make_app=_make_app)
+    return ThreadedSite(config, guard_library="djapi-guard", make_app=_make_app)
 
 
 def _make_app(settings: SecurityConfig) -> WSGIApplication:

@@ -28,7 +28,7 @@ __all__ = ["make_site"]
 
 def make_site(config: AgentConfig) -> Site:
     """Build the site."""
-    return LoopingSite(config, library="fastapi-guard", serve=_serve)
+    return LoopingSite(config, guard_library="fastapi-guard", serve=_serve)
 
 
 @asynccontextmanager

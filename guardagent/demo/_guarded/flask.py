@@ -21,7 +21,7 @@ __all__ = ["make_site"]
 
 def make_site(config: AgentConfig) -> Site:
     """Build the site."""
-    return ThreadedSite(config, library="flaskapi-guard", make_app=_make_app)
+    return ThreadedSite(config, guard_library="flaskapi-guard", make_app=_make_app)
 
 
 def _make_app(settings: SecurityConfig) -> Flask:

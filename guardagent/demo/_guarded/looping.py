@@ -28,18 +28,18 @@ class LoopingSite:
 
     Args:
         config: of the agent.
-        library: the name of the distribution.
+        guard_library: the name of the distribution.
         serve: builds the guarded application and serves it on a socket that listens.
     """
 
     rate = RATE
 
-    def __init__(self, config: AgentConfig, *, library: str, serve: Serve) -> None:
+    def __init__(self, config: AgentConfig, *, guard_library: str, serve: Serve) -> None:
         self._security = security(config)
         self._serve = serve
         self._loop = LoopThread()
         self.agent = agent_of(self._security)
-        self.library = library
+        self.guard_library = guard_library
 
     @contextmanager
     def serving(self) -> Iterator[int]:

@@ -26,7 +26,7 @@ class ThreadedSite:
 
     Args:
         config: of the agent.
-        library: the name of the distribution.
+        guard_library: the name of the distribution.
         make_app: builds the guarded application.
     """
 
@@ -36,13 +36,13 @@ class ThreadedSite:
         self,
         config: AgentConfig,
         *,
-        library: str,
+        guard_library: str,
         make_app: Callable[[SecurityConfig], WSGIApplication],
     ) -> None:
         self._security = security(config)
         self._app = make_app(self._security)
         self.agent = agent_of(self._security)
-        self.library = library
+        self.guard_library = guard_library
 
     @contextmanager
     def serving(self) -> Iterator[int]:

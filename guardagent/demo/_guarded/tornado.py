@@ -27,7 +27,7 @@ __all__ = ["make_site"]
 
 def make_site(config: AgentConfig) -> Site:
     """Build the site."""
-    return LoopingSite(config, library="tornadoapi-guard", serve=_serve)
+    return LoopingSite(config, guard_library="tornadoapi-guard", serve=_serve)
 
 
 @asynccontextmanager
