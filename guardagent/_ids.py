@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Callable
 from itertools import chain, repeat
 
-__all__ = ["KeySource", "chance", "format_key", "new_key"]
+__all__ = ["UUID_TEXT", "KeySource", "chance", "format_key", "new_key"]
+
+#: The 8-4-4-4-12 form.
+UUID_TEXT = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 _BLOCK = 64
 _KEEP = int.from_bytes(b"\xff" * 6 + b"\x0f\xff\x3f" + b"\xff" * 7, "big")

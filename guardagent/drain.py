@@ -18,7 +18,7 @@ from guardagent._clock import Clock
 from guardagent._quiet import quiet
 from guardagent.encoding import Encoder, Record
 from guardagent.errors import EncodeError, TooLargeError
-from guardagent.fields import Fields, Item, Kind, named
+from guardagent.fields import Item
 from guardagent.intake import Intake, Marker, release
 from guardagent.spool.protocol import Spool
 from guardagent.status import Callbacks, DropReason, Ledger
@@ -81,13 +81,13 @@ class Drain:
         *,
         on_spooled: Callable[[], None],
         on_marker: Callable[[Marker], None],
-        before_send: Callable[[Kind, Fields], Fields | None] | None = None,
+        before_send: Callable[[Item], Item | None] | None = None,
         waits_for_room: bool = False,
         pace: Pace,
     ) -> None:
         self._intake = intake
         self._spool = spool
-        self._encode = {"events": encoder.event, "metrics": encoder.metric}
+        self._encode = encoder.record
         self._ledger = ledger
         self._callbacks = callbacks
         self._clock = clock
@@ -206,15 +206,13 @@ class Drain:
                 self._ledger.drop("overflow", lost)
 
     def _record(self, item: Item, now: float) -> Record | None:
-        kind = item[0]
         try:
-            fields = named(item)
             if self._before_send is not None:
-                given = self._filter(kind, fields)
+                given = self._filter(item)
                 if given is None or self._is_closed:
                     return None
-                fields = given
-            return self._encode[kind](fields, now)
+                item = given
+            return self._encode(item, now)
         except TooLargeError as error:
             self._lose("too_large", error)
         except EncodeError as error:
@@ -223,11 +221,11 @@ class Drain:
             self._lose("unencodable", error)
         return None
 
-    def _filter(self, kind: Kind, fields: Fields) -> Fields | None:
+    def _filter(self, item: Item) -> Item | None:
         assert self._before_send is not None
         try:
             with quiet():
-                given = self._before_send(kind, fields)
+                given = self._before_send(item)
         except BaseException as error:  # the application's code, sys.exit() included: fails closed
             self._drop("hook_failed")
             self._callbacks.error("before_send", error)

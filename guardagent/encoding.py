@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import math
-import re
 from collections.abc import Callable
 from typing import Any, cast
 from uuid import UUID, uuid5
 
 import attrs
 
-from guardagent._ids import format_key
+from guardagent._ids import UUID_TEXT, format_key
 from guardagent.errors import EncodeError, TooLargeError
 from guardagent.events import TEXT_DEFAULTS
-from guardagent.fields import Fields, Kind
-from guardagent.plain import INT_MAX, INT_MIN, PLAIN_TYPES, describe, plain, wire_time
+from guardagent.fields import Fields, Item, Kind, named
+from guardagent.plain import describe, plain, wire_time
+from guardagent.quick import STATUS_MAX, Quick
 from guardagent.redaction import Redactor, with_keys
 
 __all__ = [
@@ -33,19 +32,6 @@ __all__ = [
 #: Where values that could not be sent as they were are named.
 NOTES = "_guardagent"
 _NOTES_KEPT = 20
-_SHAPES_KEPT = 1_000
-
-# Signs that a text in an encoded body may hold a credential or a quoted document. Looking for them
-# in the body is ten times cheaper than looking into each text, and for a byte given as a number
-# five times cheaper than for one given as bytes.
-_EQUALS, _AT, _PERCENT, _QUOTE, _BACKSLASH, _COLON, _J = b"=@%'\\:J"
-_NBSP = 0xC2  # C2 A0 is a space that does not break
-#: The rest of the signs: a space behind "bearer" or "basic", and a colon that is neither JSON's own
-#: (those follow a quote) nor a clock's.
-_SPACED_SIGN = re.compile(rb" (?:(?<=[rR][eE][rR] )|(?<=[sS][iI][cC] ))")
-_COLON_SIGN = re.compile(rb":(?<=[^\"0-9]:)")
-
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _KEY_NAMESPACE = UUID(int=0x67756172646167656E740000)
 _KEY_STARTS = len('{"idempotency_key":"')
 
@@ -71,17 +57,7 @@ def record_key(body: bytes) -> str:
 
 
 _TEXTS: dict[str, str | None] = {"event_type": "", **TEXT_DEFAULTS}
-_SHAPE: dict[str, tuple[type, ...]] = {
-    **{name: (str,) if none == "" else (str, type(None)) for name, none in _TEXTS.items()},
-    "status_code": (int, type(None)),
-    "response_time": (float, type(None)),
-    "metadata": (dict,),
-    "extra": (type(None),),
-}
 _NUMBERS = ("status_code", "response_time")
-_STATUS_MAX = 999_999
-#: Texts that whoever sends a request can make as long as he likes.
-_FOREIGN = ("user_agent", "endpoint", "reason", "pattern_matched")
 #: Characters of one event that are searched for credentials; about 20 ms at the very worst.
 _TEXT_SEARCHED = 65_536
 _TOO_MUCH = "[truncated: too much text in one event]"
@@ -93,11 +69,6 @@ _EVENT_FIELDS = {"idempotency_key", "timestamp", *_TEXTS, *_NUMBERS}
 _METRIC_FIELDS = {"idempotency_key", "timestamp", "metric_type", "value", "endpoint"}
 
 Dumps = Callable[[Any], bytes]
-
-#: Texts that were made here.
-_OURS = {"idempotency_key", "timestamp"}
-#: Fields of bounded size once they are cut.
-_FIXED = {*_SHAPE, *_OURS, "metric_type", "value"}
 
 
 def _load_orjson() -> Any:
@@ -159,36 +130,34 @@ class Encoder:
         self._redactor = redactor
         self._max_bytes = max_bytes
         self._dumps = dumps or dumps_function()
-        self._writes_times = self._dumps is _dumps_orjson
+        self._quick = Quick(
+            redactor, max_bytes, self._dumps, writes_times=self._dumps is _dumps_orjson
+        ).encode
         self._notes: dict[str, str] = {}
         self._allowance = _TEXT_SEARCHED
-        self._shapes: set[tuple[type, ...]] = set()
 
-    def event(self, fields: Fields, created_at: float) -> Record:
-        """Encode an event's fields, which are changed on the way.
+    def record(self, item: Item, created_at: float) -> Record:
+        """Encode what was captured.
 
         Raises:
             TooLargeError: it stays too large however much is cut.
-            EncodeError: it cannot be written at all.
+            EncodeError: it cannot be written at all, or it is a metric whose value or type was
+                spoilt after it was built.
         """
-        self._notes.clear()
-        self._allowance = _TEXT_SEARCHED
-        self._identify(fields, created_at)
-        body = None if self._notes else self._quick(fields)
+        kind = item[0]
+        body = self._quick(item) if kind == "events" else None
         if body is None:
-            body = self._fit(self._careful(fields), "metadata")
-        return Record("events", body, created_at)
+            self._notes.clear()
+            self._allowance = _TEXT_SEARCHED
+            fields = named(item)
+            self._identify(fields, created_at)
+            body = self._event(fields) if kind == "events" else self._metric(fields)
+        return Record(kind, body, created_at)
 
-    def metric(self, fields: Fields, created_at: float) -> Record:
-        """Encode a metric's fields, which are changed on the way.
+    def _event(self, fields: Fields) -> bytes:
+        return self._fit(self._careful(fields), "metadata")
 
-        Raises:
-            EncodeError: its value or type was spoilt after it was built.
-            TooLargeError: it stays too large however much is cut.
-        """
-        self._notes.clear()
-        self._allowance = _TEXT_SEARCHED
-        self._identify(fields, created_at)
+    def _metric(self, fields: Fields) -> bytes:
         value = plain(fields["value"])
         if type(value) not in (int, float) or type(fields["metric_type"]) is not str:
             raise EncodeError(f"value: given {describe(fields['value'])}, allowed: a finite number")
@@ -197,97 +166,24 @@ class Encoder:
             fields["endpoint"] = self._text(fields["endpoint"])
         tags = self._tree(fields["tags"])
         fields["tags"] = {name: self._tag(tag) for name, tag in tags.items()}
-        return Record("metrics", self._fit(fields, "tags"), created_at)
+        return self._fit(fields, "tags")
 
     def _identify(self, fields: Fields, created_at: float) -> None:
         key = fields["idempotency_key"]
         if type(key) is bytes:
             fields["idempotency_key"] = format_key(key)
-        elif not _UUID.fullmatch(key):
+        elif not UUID_TEXT.fullmatch(key):
             # The backend refuses a whole batch for one key that is no UUID; the same text always
             # gives the same one.
             fields["idempotency_key"] = str(uuid5(_KEY_NAMESPACE, key))
             self._note("idempotency_key", key)
         moment = fields["timestamp"]
-        # orjson writes such a time in the same form, twenty times faster.
-        if not (
-            self._writes_times
-            and type(moment) is dt.datetime
-            and moment.tzinfo is dt.timezone.utc
-            and moment.microsecond
-        ):
-            try:
-                fields["timestamp"] = wire_time(moment)
-            except Exception:  # out of range, spoilt, or a tzinfo of the application's that raises
-                self._note("timestamp", moment)
-                made = dt.datetime.fromtimestamp(created_at, dt.timezone.utc)
-                fields["timestamp"] = wire_time(made)
-
-    def _quick(self, fields: Fields) -> bytes | None:
-        """Encode an event that needs no care, the usual one; None for any other."""
-        shape = tuple(map(type, fields.values()))
-        if not (shape in self._shapes or self._learn(shape, fields)):
-            return None
-        code, seconds = fields["status_code"], fields["response_time"]
-        if (
-            (code is not None and not 0 <= code <= _STATUS_MAX)
-            or (seconds is not None and not math.isfinite(seconds))
-            or not self._is_clean(fields["metadata"])
-        ):
-            return None
-        bound = self._redactor.max_text_bytes
-        for name in _FOREIGN:
-            text = fields[name]
-            if text is not None and len(text) > bound:
-                return None  # before it is written whole, only to be cut
-        extra = fields.pop("extra")
         try:
-            body = self._dumps(fields)
-        except (TypeError, ValueError):  # a lone surrogate
-            body = b""
-        # A colon for each key and three in the timestamp: any other stands in a text.
-        colons = len(fields) + len(fields["metadata"]) + 3
-        if (
-            not body
-            or len(body) > self._max_bytes
-            or _has_sign(body, colons)
-            or (len(body) > bound and self._has_long_text(fields))
-        ):
-            fields["extra"] = extra
-            return None
-        return body
-
-    def _learn(self, shape: tuple[type, ...], fields: Fields) -> bool:
-        """Tell whether every field has its type; remember the shape so that it is asked once."""
-        fits = all(type(fields[name]) in kinds for name, kinds in _SHAPE.items())
-        if fits and len(self._shapes) < _SHAPES_KEPT:
-            self._shapes.add(shape)
-        return fits
-
-    def _is_clean(self, metadata: Fields) -> bool:
-        """Tell whether a flat mapping can be sent as it is; texts are looked into later."""
-        redactor = self._redactor
-        if not redactor.shown.issuperset(metadata):
-            for name in metadata:
-                if type(name) is not str or redactor.hides(name) or name not in redactor.shown:
-                    return False
-        bound = redactor.max_text_bytes
-        for value in metadata.values():
-            kind = type(value)
-            if kind is str:
-                if len(value) > bound:
-                    return False
-            elif kind is int:
-                if not INT_MIN <= value <= INT_MAX:
-                    return False
-            elif kind not in PLAIN_TYPES or (kind is float and not math.isfinite(value)):
-                return False
-        return True
-
-    def _has_long_text(self, fields: Fields) -> bool:
-        short = self._redactor.short
-        values = [*fields.values(), *fields["metadata"].values()]
-        return any(type(value) is str and len(value) > short for value in values)
+            fields["timestamp"] = wire_time(moment)
+        except Exception:  # out of range, spoilt, or a tzinfo of the application's that raises
+            self._note("timestamp", moment)
+            made = dt.datetime.fromtimestamp(created_at, dt.timezone.utc)
+            fields["timestamp"] = wire_time(made)
 
     def _careful(self, fields: Fields) -> Fields:
         """Return every field as it can be sent, each looked at once."""
@@ -310,7 +206,7 @@ class Encoder:
         """Return a number the backend takes, or None with a note of what it was."""
         number = plain(given)
         kinds = (int,) if name == "status_code" else (int, float)
-        if type(number) in kinds and (name != "status_code" or 0 <= number <= _STATUS_MAX):
+        if type(number) in kinds and (name != "status_code" or 0 <= number <= STATUS_MAX):
             return cast("float", number)
         if given is not None:
             self._note(name, given)
@@ -382,18 +278,3 @@ class Encoder:
     def _note(self, name: str, given: Any) -> None:
         if len(self._notes) < _NOTES_KEPT:
             self._notes[name] = describe(given)
-
-
-def _has_sign(body: bytes, colons: int) -> bool:
-    """Tell whether a text in the body may hold a credential; `colons` are those of JSON itself."""
-    return (
-        _EQUALS in body
-        or _AT in body
-        or _PERCENT in body
-        or _QUOTE in body
-        or _BACKSLASH in body
-        or _NBSP in body
-        or _SPACED_SIGN.search(body) is not None
-        or (body.count(_COLON) != colons and _COLON_SIGN.search(body) is not None)
-        or (_J in body and b"eyJ" in body)
-    )

@@ -6,7 +6,7 @@ import datetime as dt
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import attrs
@@ -175,7 +175,7 @@ class SecurityEvent:
         self.metadata = _fields.mapping("metadata", self.metadata)
         extra = _fields.mapping("extra", self.extra)
         self.extra = extra or None
-        for taken in set(extra).intersection(_aliases(type(self))):
+        for taken in set(extra).intersection(_aliases(SecurityEvent)):
             raise _fields.refusal("extra", taken, "names that are not fields of an event")
         if self._idempotency_key is not None:
             self._idempotency_key = _fields.key("idempotency_key", self._idempotency_key)
@@ -291,12 +291,13 @@ def _key_text(owner: SecurityEvent | SecurityMetric) -> str:
     return format_key(key) if isinstance(key, bytes) else key
 
 
-def _aliases(cls: type) -> list[str]:
-    return [field.alias or field.name for field in attrs.fields(cls)]
+@lru_cache(maxsize=16)
+def _aliases(cls: type) -> frozenset[str]:
+    return frozenset(field.alias or field.name for field in attrs.fields(cls))
 
 
 def _attributes(source: object, cls: type) -> dict[str, Any]:
-    names = set(_aliases(cls)) - {"extra"}
+    names = _aliases(cls) - {"extra"}
     found = {name: value for name in names if (value := _attribute(source, name)) is not _ABSENT}
     others = getattr(source, "__dict__", None) or {}
     more = _attribute(source, "model_extra")  # pydantic's name for fields it does not know
@@ -320,9 +321,7 @@ def _fit_event(given: dict[Any, Any]) -> SecurityEvent:
     """Make `given` fit the constructor; keep beside it what cannot be made to fit."""
     fitted: dict[str, Any] = {"event_type": _fit_text(given.pop("event_type", None))}
     misfits: dict[str, Any] = {}
-    for name in _aliases(SecurityEvent):
-        if name in ("event_type", "extra", "metadata") or name not in given:
-            continue
+    for name in [name for name in given if name in _FITTED]:
         value = given.pop(name)
         try:
             fitted[name] = _FITTERS.get(name, _fit_text)(value)
@@ -331,15 +330,14 @@ def _fit_event(given: dict[Any, Any]) -> SecurityEvent:
     metadata = given.pop("metadata", None)
     fitted["metadata"] = {**_mapping_or(metadata, "metadata_given"), **misfits}
     extra = {**_mapping_or(given.pop("extra", None), "extra_given"), **given}
-    taken = set(_aliases(SecurityEvent)).intersection(extra)
+    taken = _aliases(SecurityEvent).intersection(extra)
     if taken:  # fields of an event are no extra ones; keep what was given all the same
         extra["extra_given"] = {name: extra.pop(name) for name in sorted(taken)}
-    fitted["extra"] = extra
-    return SecurityEvent(**fitted)
+    return SecurityEvent(**fitted, extra=extra or None)
 
 
 def _fit_metric(given: dict[Any, Any]) -> SecurityMetric:
-    known = {name: given[name] for name in _aliases(SecurityMetric) if name in given}
+    known = {name: value for name, value in given.items() if name in _aliases(SecurityMetric)}
     for name in ("metric_type", "value"):
         if name not in known:
             raise EventError(f"{name}: missing; a metric needs metric_type and value")
@@ -380,6 +378,8 @@ def _mapping_or(value: object, name: str) -> dict[Any, Any]:
     return _fields.mapping(name, value) if fits else {name: value}
 
 
+#: The fields of an event that are made to fit one by one.
+_FITTED = _aliases(SecurityEvent) - {"event_type", "metadata", "extra"}
 _FITTERS: dict[str, Any] = {
     "timestamp": as_datetime,
     "status_code": _fit_integer,

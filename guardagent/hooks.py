@@ -1,4 +1,4 @@
-"""The application's `before_send`, between fields and the values it knows."""
+"""The application's `before_send`, between what was captured and the values it knows."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from guardagent.events import SecurityEvent, SecurityMetric
-from guardagent.fields import Fields, Kind, named, take_event, take_metric
+from guardagent.fields import Item, named, take_event, take_metric
 
 __all__ = ["event_hook"]
 
-_Hook = Callable[[Kind, Fields], Fields | None]
+_Hook = Callable[[Item], Item | None]
 
 
 def event_hook(before_send: Callable[[Any], Any] | None) -> _Hook | None:
-    """Return the hook as the drain calls it: fields in, fields or None out.
+    """Return the hook as the drain calls it: what was captured in, the same or None out.
 
     Raises (when called):
         TypeError: the application's function returned something else than it may.
@@ -22,27 +22,29 @@ def event_hook(before_send: Callable[[Any], Any] | None) -> _Hook | None:
     if before_send is None:
         return None
 
-    def hook(kind: Kind, fields: Fields) -> Fields | None:
-        given = before_send(_value(kind, fields))
+    def hook(item: Item) -> Item | None:
+        kind, captured, _, _ = item
+        given = before_send(_value(item))
         if given is None:
             return None
         if kind == "events" and isinstance(given, SecurityEvent):
-            kept = named(take_event(given))
+            _, values, mapping, extra = take_event(given)
         elif kind == "metrics" and isinstance(given, SecurityMetric):
-            kept = named(take_metric(given))
+            _, values, mapping, extra = take_metric(given)
         else:
             raise TypeError(f"before_send returned {type(given).__name__}")
-        # Identity and time belong to the event from its capture on, whatever the hook made of it.
-        return {**kept, **{name: fields[name] for name in ("idempotency_key", "timestamp")}}
+        # Identity and time belong to the event from its capture on, whatever the hook made of it:
+        # the first two values.
+        return kind, captured[:2] + values[2:], mapping, extra
 
     return hook
 
 
-def _value(kind: Kind, fields: Fields) -> SecurityEvent | SecurityMetric:
+def _value(item: Item) -> SecurityEvent | SecurityMetric:
     cls: type[SecurityEvent | SecurityMetric]
-    cls = SecurityEvent if kind == "events" else SecurityMetric
+    cls = SecurityEvent if item[0] == "events" else SecurityMetric
     value: SecurityEvent | SecurityMetric = cls.__new__(cls)
-    for name, item in fields.items():
+    for name, given in named(item).items():
         # Set one by one: fields may have been spoilt after construction, which would refuse them.
-        setattr(value, "_idempotency_key" if name == "idempotency_key" else name, item)
+        setattr(value, "_idempotency_key" if name == "idempotency_key" else name, given)
     return value

@@ -22,7 +22,7 @@ from guardagent import SecurityEvent, SecurityMetric, encoding
 from guardagent.encoding import Encoder, Record, dumps_function, record_key
 from guardagent.errors import EncodeError, TooLargeError
 from guardagent.events import METRIC_TYPES
-from guardagent.fields import Fields, named, take_event, take_metric
+from guardagent.fields import Item, take_event, take_metric
 from guardagent.redaction import Redactor
 from tests.support.strict import loads
 
@@ -88,9 +88,9 @@ def metric(**fields: Any) -> SecurityMetric:
     return SecurityMetric(**(given | fields))
 
 
-def fields_of(value: SecurityEvent | SecurityMetric) -> Fields:
-    """What a capture takes, as the agent's thread names it."""
-    return named(take_event(value) if isinstance(value, SecurityEvent) else take_metric(value))
+def taken(value: SecurityEvent | SecurityMetric) -> Item:
+    """What a capture takes."""
+    return take_event(value) if isinstance(value, SecurityEvent) else take_metric(value)
 
 
 def spoil(value: Any, /, **fields: Any) -> Any:
@@ -102,8 +102,7 @@ def spoil(value: Any, /, **fields: Any) -> Any:
 
 def send(encoder: Encoder, value: SecurityEvent | SecurityMetric) -> dict[str, Any]:
     """What a strict reader finds in the record."""
-    write = encoder.event if isinstance(value, SecurityEvent) else encoder.metric
-    record = write(fields_of(value), 7.5)
+    record = encoder.record(taken(value), 7.5)
     document: dict[str, Any] = loads(record.body)
     assert record_key(record.body) == document["idempotency_key"]
     return document
@@ -155,8 +154,8 @@ def test_a_metric_keeps_its_values(name: str, encoder: Encoder) -> None:
 
 def test_the_record_knows_its_kind_and_age(encoder: Encoder) -> None:
     """Which list of the batch it goes to, and since when it waits."""
-    of_event = encoder.event(fields_of(event()), 7.5)
-    of_metric = encoder.metric(fields_of(metric()), 8.5)
+    of_event = encoder.record(taken(event()), 7.5)
+    of_metric = encoder.record(taken(metric()), 8.5)
 
     assert (of_event.kind, of_event.created_at) == ("events", 7.5)
     assert (of_metric.kind, of_metric.created_at) == ("metrics", 8.5)
@@ -165,7 +164,7 @@ def test_the_record_knows_its_kind_and_age(encoder: Encoder) -> None:
 
 def test_the_text_is_compact(encoder: Encoder) -> None:
     """No byte is spent on spaces."""
-    body = encoder.event(fields_of(event(metadata={"a": [1, {"b": 2}]})), 0.0).body
+    body = encoder.record(taken(event(metadata={"a": [1, {"b": 2}]})), 0.0).body
 
     assert b" " not in body
     assert body.startswith(b'{"idempotency_key":"')
@@ -183,7 +182,7 @@ def test_the_key_is_text_and_comes_first(given: Any, written: str, encoder: Enco
     """The agent's own are 16 bytes until here."""
     value = spoil(event(), _idempotency_key=given)
 
-    record = encoder.event(fields_of(value), 0.0)
+    record = encoder.record(taken(value), 0.0)
 
     assert record_key(record.body) == written
     assert loads(record.body)["idempotency_key"] == written
@@ -447,7 +446,7 @@ def test_clashing_keys_take_linear_work(count: int) -> None:
     clashing = {"k" * 256 + str(number): number for number in range(count)}
     encode = Encoder(redactor, LIMIT)
 
-    record = encode.event(fields_of(event(metadata={"form": clashing})), 0.0)
+    record = encode.record(taken(event(metadata={"form": clashing})), 0.0)
 
     sent = loads(record.body)["metadata"]
     assert redactor.asked <= 2 * count + 40
@@ -521,9 +520,9 @@ def test_numbers_of_other_types_are_taken(value: Any, encoder: Encoder) -> None:
 @pytest.mark.parametrize("spoilt", [5, "text", None, [1, [2]]])
 def test_metadata_that_is_no_mapping_costs_only_itself(spoilt: Any, encoder: Encoder) -> None:
     """Even fields that no snapshot has seen."""
-    fields = fields_of(event(reason="r")) | {"metadata": spoilt}
+    kind, values, _, extra = taken(spoil(event(reason="r"), metadata=spoilt))
 
-    document = loads(encoder.event(fields, 0.0).body)
+    document = loads(encoder.record((kind, values, spoilt, extra), 0.0).body)
 
     assert document["reason"] == "r"
     assert type(document["metadata"]) is dict
@@ -542,7 +541,7 @@ def test_metadata_that_is_no_mapping_costs_only_itself(spoilt: Any, encoder: Enc
 def test_a_metric_without_a_number_or_a_name_is_refused(spoilt: Any, encoder: Encoder) -> None:
     """There is nothing to send; the refusal says what was given."""
     with pytest.raises(EncodeError, match=r"given .*, allowed: "):
-        encoder.metric(fields_of(spoil(metric(), **spoilt)), 0.0)
+        encoder.record(taken(spoil(metric(), **spoilt)), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -656,7 +655,7 @@ def test_an_event_that_stays_too_large_is_refused(name: str) -> None:
     encoder = make(name, bound=4_000, limit=4_096)
 
     with pytest.raises(TooLargeError, match=r"^\d+ bytes, allowed: 4096$"):
-        encoder.event(fields_of(event(reason="x" * 4_000, endpoint="x" * 4_000)), 0.0)
+        encoder.record(taken(event(reason="x" * 4_000, endpoint="x" * 4_000)), 0.0)
 
 
 @pytest.mark.parametrize("limit", [4_096, LIMIT])
@@ -667,7 +666,7 @@ def test_no_record_is_larger_than_allowed(name: str, limit: int) -> None:
     texts = ["x" * 1_000, "\x00" * 1_000, "😀" * 200, '"' * 1_000, "\ud800" * 1_000]
 
     for text, count in itertools.product(texts, [1, 3, 200]):
-        body = encoder.event(fields_of(event(metadata={"a": [text] * count})), 0.0).body
+        body = encoder.record(taken(event(metadata={"a": [text] * count})), 0.0).body
 
         assert len(body) <= limit
         loads(body)
@@ -701,7 +700,7 @@ def test_a_huge_text_is_never_written_whole(name: str) -> None:
     encoder = Encoder(Redactor([], 1_024), LIMIT, recorded)
     huge = "x" * 20_000_000
 
-    encoder.event(fields_of(event(**{name: {"a": huge} if name == "metadata" else huge})), 0.0)
+    encoder.record(taken(event(**{name: {"a": huge} if name == "metadata" else huge})), 0.0)
 
     assert max(recorded.written) < 10_000
 
@@ -735,7 +734,7 @@ def test_orjson_is_not_needed(without_orjson: ModuleType) -> None:
     assert without_orjson.dumps_function() is without_orjson.dumps_function("orjson")
     encoder = without_orjson.Encoder(Redactor([], 1_024), LIMIT)
 
-    record = encoder.event(fields_of(event(metadata={"a": "é"})), 0.0)
+    record = encoder.record(taken(event(metadata={"a": "é"})), 0.0)
 
     assert loads(record.body) == {**EVENT, "metadata": {"a": "é"}}
 
@@ -750,9 +749,9 @@ def test_what_an_encoder_refuses_costs_only_its_event(error: type[Exception]) ->
     encoder = Encoder(Redactor([], 1_024), LIMIT, refuse)
 
     with pytest.raises(EncodeError, match=rf"^cannot be written as JSON \({error.__name__}\)$"):
-        encoder.event(fields_of(event(extra={"a": 1})), 0.0)
+        encoder.record(taken(event(extra={"a": 1})), 0.0)
     with pytest.raises(EncodeError, match=r"^cannot be written as JSON"):
-        encoder.metric(fields_of(metric()), 0.0)
+        encoder.record(taken(metric()), 0.0)
 
 
 def test_many_shapes_of_events(encoder: Encoder) -> None:
@@ -763,7 +762,7 @@ def test_many_shapes_of_events(encoder: Encoder) -> None:
     for chosen in itertools.product([False, True], repeat=len(names)):
         fields = {name: given[name] for name, use in zip(names, chosen, strict=True) if use}
 
-        assert loads(encoder.event(fields_of(event(**fields)), 0.0).body) == {**EVENT, **fields}
+        assert loads(encoder.record(taken(event(**fields)), 0.0).body) == {**EVENT, **fields}
 
 
 def test_a_record_is_small() -> None:

@@ -16,7 +16,7 @@ from guardagent._quiet import MUTED
 from guardagent.drain import LINGER, SLICE, Drain, Pace
 from guardagent.encoding import Encoder
 from guardagent.errors import EncodeError, TooLargeError
-from guardagent.fields import Fields, Item, Kind, take_event, take_metric
+from guardagent.fields import Item, named, take_event, take_metric
 from guardagent.intake import Intake, Marker, release
 from guardagent.redaction import Redactor
 from guardagent.spool import MemorySpool
@@ -542,7 +542,7 @@ def test_what_waits_for_the_spool_is_late_after_a_while() -> None:
 
 def test_a_busy_drain_is_not_late() -> None:
     """However long the queue has not been empty, and whatever the hook has dropped of it."""
-    room = Room(before_send=lambda kind, fields: None)
+    room = Room(before_send=lambda _: None)
     states = []
 
     for _ in range(20):
@@ -647,12 +647,12 @@ def test_a_hook_that_outlives_the_drain_counts_no_more(outcome: str) -> None:
     """What is in hand was counted when the drain was closed."""
     lost = []
 
-    def hook(kind: Kind, fields: Fields) -> Fields | None:
+    def hook(item: Item) -> Item | None:
         if not lost:
             lost.append(room.drain.close())
         if outcome == "raised":
             raise ValueError
-        return fields if outcome == "changed" else None
+        return item if outcome == "changed" else None
 
     room = Room(before_send=hook)
     room.offer(1, 2, 3)
@@ -667,12 +667,12 @@ def test_a_hook_that_outlives_the_drain_counts_no_more(outcome: str) -> None:
 def test_encoding_that_outlives_the_drain_counts_no_more() -> None:
     """Neither as spooled nor as unencodable."""
 
-    def encode(fields: Fields, now: float) -> Any:
+    def encode(item: Item, now: float) -> Any:
         room.drain.close()
         raise EncodeError("x")
 
     room = Room()
-    room.drain._encode["events"] = encode
+    room.drain._encode = encode
     room.offer(1, 2)
     room.drain.turn()
 
@@ -689,16 +689,16 @@ def test_an_interrupted_turn_loses_nothing(at: int) -> None:
     """Whatever ends a slice in the middle, what is encoded is kept and the rest is tried again."""
     calls = 0
 
-    def encode(fields: Fields, now: float) -> Any:
+    def encode(item: Item, now: float) -> Any:
         nonlocal calls
         calls += 1
         if calls == at + 1:
             raise SystemExit("the thread is killed")
-        return event(fields, now)
+        return record(item, now)
 
     room = Room()
-    event = room.drain._encode["events"]
-    room.drain._encode["events"] = encode
+    record = room.drain._encode
+    room.drain._encode = encode
     room.offer(1, 2, 3, 4)
     room.drain.turn()
 
@@ -747,14 +747,14 @@ def test_an_interrupted_marker_is_handed_on_later() -> None:
 def test_a_bad_event_costs_no_other(error: Exception, reason: str) -> None:
     """It is dropped, counted and told to `on_error`; its neighbours arrive."""
 
-    def encode(fields: Fields, now: float) -> Any:
-        if fields["idempotency_key"] == key(2):
+    def encode(item: Item, now: float) -> Any:
+        if named(item)["idempotency_key"] == key(2):
             raise error
-        return event(fields, now)
+        return record(item, now)
 
     room = Room()
-    event = room.drain._encode["events"]
-    room.drain._encode["events"] = encode
+    record = room.drain._encode
+    room.drain._encode = encode
     room.offer(1, 2, 3)
 
     room.run()
@@ -767,13 +767,14 @@ def test_a_bad_event_costs_no_other(error: Exception, reason: str) -> None:
 # -- before_send ---------------------------------------------------------------------------------
 
 
-def hooked(hook: Callable[[Kind, Fields], Fields | None]) -> Room:
+def hooked(hook: Callable[[Item], Item | None]) -> Room:
     return Room(before_send=hook)
 
 
 def test_hook_may_change_an_event() -> None:
     """What it returns is what is sent."""
-    room = hooked(lambda kind, fields: {**fields, "reason": "changed"})
+    changed = take_event(SecurityEvent(event_type="e", reason="changed", idempotency_key=key(1)))
+    room = hooked(lambda _: changed)
     room.offer(1)
 
     room.run()
@@ -785,7 +786,7 @@ def test_hook_may_change_an_event() -> None:
 
 def test_hook_may_drop_an_event() -> None:
     """None drops it; that is counted and no error."""
-    room = hooked(lambda kind, fields: None if fields["idempotency_key"] == key(2) else fields)
+    room = hooked(lambda item: None if named(item)["idempotency_key"] == key(2) else item)
     room.offer(1, 2, 3)
 
     room.run()
@@ -798,10 +799,10 @@ def test_hook_may_drop_an_event() -> None:
 def test_hook_that_raises_fails_closed(error: BaseException) -> None:
     """The event is dropped, never sent as it was; the others go on."""
 
-    def hook(kind: Kind, fields: Fields) -> Fields:
-        if fields["idempotency_key"] == key(2):
+    def hook(item: Item) -> Item:
+        if named(item)["idempotency_key"] == key(2):
             raise error
-        return fields
+        return item
 
     room = hooked(hook)
     room.offer(1, 2, 3)
@@ -817,9 +818,9 @@ def test_hook_is_not_heard() -> None:
     """Captures of the hook's are refused."""
     muted = []
 
-    def hook(kind: Kind, fields: Fields) -> Fields:
+    def hook(item: Item) -> Item:
         muted.append(threading.get_ident() in MUTED)
-        return fields
+        return item
 
     room = hooked(hook)
     room.offer(1)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from guardagent import SecurityEvent, SecurityMetric
 from guardagent.encoding import Encoder, dumps_function
-from guardagent.fields import Fields, named, take_event, take_metric
+from guardagent.fields import Item, take_event, take_metric
 from guardagent.redaction import ALWAYS_SENSITIVE, REDACTED, Redactor
 from tests.support.strict import loads
 
@@ -34,15 +34,15 @@ def redactor(*names: str, bound: int = BOUND) -> Redactor:
     return Redactor(names or DEFAULT_NAMES, bound)
 
 
-def fields_of(value: SecurityEvent | SecurityMetric) -> Fields:
-    """What a capture takes, as the agent's thread names it."""
-    return named(take_event(value) if isinstance(value, SecurityEvent) else take_metric(value))
+def taken(value: SecurityEvent | SecurityMetric) -> Item:
+    """What a capture takes."""
+    return take_event(value) if isinstance(value, SecurityEvent) else take_metric(value)
 
 
 def wire(redactor: Redactor, encoder: str | None = None, **fields: Any) -> bytes:
     """The body that is sent for an event."""
     event = SecurityEvent(event_type="e", idempotency_key=KEY, **fields)
-    return Encoder(redactor, 262_144, dumps_function(encoder)).event(fields_of(event), 0.0).body
+    return Encoder(redactor, 262_144, dumps_function(encoder)).record(taken(event), 0.0).body
 
 
 @pytest.fixture
@@ -386,13 +386,13 @@ def test_no_secret_in_a_structure_is_on_the_wire(tree: dict[Any, Any], encoder: 
         tags=tree,
         idempotency_key=KEY,
     )
-    encode = Encoder(redactor(), 262_144, dumps_function(encoder)).metric
+    encode = Encoder(redactor(), 262_144, dumps_function(encoder)).record
 
     bodies = [
         wire(redactor(), encoder, metadata=tree),
         wire(redactor(), encoder, metadata={"a": [tree], "b": 1}),
         wire(redactor(), encoder, extra=tree),
-        encode(fields_of(metric), 0.0).body,
+        encode(taken(metric), 0.0).body,
     ]
 
     for body in bodies:

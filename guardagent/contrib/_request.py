@@ -11,6 +11,8 @@ from guardagent.contrib._address import client_address
 from guardagent.contrib._agents import Reporting
 from guardagent.contrib._measures import Measures
 from guardagent.contrib._options import Settings, WebOptions
+from guardagent.errors import EventError
+from guardagent.events import SecurityEvent
 
 __all__ = ["Reporter"]
 
@@ -129,8 +131,18 @@ class Reporter(Reporting):
 
     def event(self, event_type: str, fields: dict[str, Any], **more: Any) -> None:
         """Capture an event; a value that does not fit is kept in its metadata."""
-        given = {"event_type": event_type, "handler_name": self._handler_name}
-        self.capture({**given, "action_taken": "logged", **fields, **more})
+        given: dict[str, Any] = {
+            "event_type": event_type,
+            "handler_name": self._handler_name,
+            "action_taken": "logged",
+            **fields,
+            **more,
+        }
+        try:
+            event: SecurityEvent | dict[str, Any] = SecurityEvent(**given)
+        except EventError:
+            event = given  # capture makes of it what it can, at ten times the cost
+        self.capture(event)
 
     def fields_of(
         self, environ: Mapping[str, Any], path: str, method: str | None, route: str | None

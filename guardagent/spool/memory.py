@@ -59,14 +59,20 @@ class _Lane:
             self.ages.popleft()
         return self.ages[0][1]
 
-    def put(self, record: Record) -> None:
-        """Append one."""
-        self.waiting.append(record.body)
-        self.appended += 1
-        if self.ages and self.ages[-1][1] == record.created_at:
-            self.ages[-1] = self.appended, record.created_at
-        else:
-            self.ages.append((self.appended, record.created_at))
+    def put(self, records: Sequence[Record]) -> None:
+        """Append them; those of one turn of the drain were made at the same time."""
+        moments = {record.created_at for record in records}
+        if len(moments) > 1:
+            for record in records:
+                self.put([record])
+            return
+        self.waiting.extend([record.body for record in records])
+        self.appended += len(records)
+        for made_at in moments:
+            if self.ages and self.ages[-1][1] == made_at:
+                self.ages[-1] = self.appended, made_at
+            else:
+                self.ages.append((self.appended, made_at))
 
 
 class MemorySpool:
@@ -98,6 +104,13 @@ class MemorySpool:
         """Keep the records; return how many were lost to the bounds."""
         lost = 0
         with self._lock:
+            size = sum([len(record.body) for record in records])
+            if self._fits(size, len(records)):  # as usual: no need to look at each
+                self._records += len(records)
+                self._nbytes += size
+                for kind, lane in self._lanes.items():
+                    lane.put([record for record in records if record.kind == kind])
+                return 0
             for record in records:
                 size = len(record.body)
                 if self._when_full == "drop_oldest" and size <= self._max_bytes:
@@ -106,7 +119,7 @@ class MemorySpool:
                 if not self._fits(size) and self._when_full != "grow":
                     lost += 1
                     continue
-                self._lanes[record.kind].put(record)
+                self._lanes[record.kind].put([record])
                 self._records += 1
                 self._nbytes += size
         return lost
@@ -257,8 +270,9 @@ class MemorySpool:
             self._records = self._nbytes = 0
             return lost
 
-    def _fits(self, size: int) -> bool:
-        return self._records < self._max_records and self._nbytes + size <= self._max_bytes
+    def _fits(self, size: int, count: int = 1) -> bool:
+        has_room = self._records + count <= self._max_records
+        return has_room and self._nbytes + size <= self._max_bytes
 
     def _evict(self) -> bool:
         """Forget the oldest record that is not being sent; False when there is none."""
