@@ -44,12 +44,13 @@ def celery(pool: str, *options: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("pool", "options", "tasks"),
+    ("pool", "options", "tasks", "late"),
     [
-        ("prefork", [], 12),
-        ("prefork", ["--max-tasks-per-child=1"], 4),  # each of these children takes a second to go
-        ("threads", [], 12),
-        ("solo", [], 12),
+        ("prefork", [], 12, 2),
+        # Each of these children takes a second to go.
+        ("prefork", ["--max-tasks-per-child=1"], 4, 2),
+        ("threads", [], 12, 2),
+        ("solo", [], 12, 1),
     ],
     ids=["prefork", "prefork-one-task-each", "threads", "solo"],
 )
@@ -61,20 +62,25 @@ def test_everything_arrives_once(
     pool: str,
     options: list[str],
     tasks: int,
+    late: int,
 ) -> None:
-    """Captured at import, in tasks and after SIGTERM, by master and children: each arrives once."""
+    """Captured at import, in tasks and after SIGTERM, by master and children: each arrives once.
+
+    The late tasks wait at the same time, so that no child can do them both.
+    """
     with serve(*celery(pool, *options), broker=broker.url) as server:
         for _ in range(tasks):
             send("work")
         server.wait_for("task", tasks)
-        send("work_late")
-        server.wait_for("waiting")
+        for _ in range(late):
+            send("work_late")
+        server.wait_for("waiting", late)
         ended = server.end()
 
     pids = {line.pid for line in server.journal}
     assert ended.status == 0, ended.log
     assert "Traceback" not in ended.log
-    assert len(server.captured) == 3 + 2 * tasks + 2
+    assert len(server.captured) == 3 + 2 * tasks + 2 * late
     assert len(pids) >= (3 if pool == "prefork" else 1)
     assert sorted(backend.received) == sorted(server.captured)
 
