@@ -206,6 +206,8 @@ class Redactor:
             document = self.tree(with_keys(document, self.key), leaf, depth + 1)
         elif type(document) is str:
             document = self.text(document, depth + 1)
+        else:
+            return None  # a number hides nothing, and stays as it was written
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
     def _credentials(self, text: str, *, cut: bool) -> str:

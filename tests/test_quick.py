@@ -40,7 +40,14 @@ def event(**fields: Any) -> SecurityEvent:
 
 
 texts = st.text(max_size=40) | st.sampled_from(
-    ["Mozilla/5.0 (X11; Linux x86_64)", "/api/orders/7", "bearer abcDEF123", "a=b", "x" * 300]
+    [
+        "-----BEGIN PRIVATE KEY-----",
+        "Mozilla/5.0 (X11; Linux x86_64)",
+        "/api/orders/7",
+        "bearer abcDEF123",
+        "a=b",
+        "x" * 300,
+    ]
 )
 optional = st.none() | texts
 usual = st.fixed_dictionaries(
@@ -113,6 +120,8 @@ def test_a_usual_event_goes_the_quick_way(ways: Ways, fields: dict[str, Any]) ->
         {"metadata": {"a": 2**70}},
         {"metadata": {1: "a"}},
         {"reason": "sent bearer abc"},
+        {"reason": "Basic+abcDEF123"},
+        {"endpoint": "/a/+/Bearer+abcDEF123"},
         {"reason": "user:pass"},
         {"reason": "a=b"},
         {"reason": "it's"},
@@ -120,6 +129,7 @@ def test_a_usual_event_goes_the_quick_way(ways: Ways, fields: dict[str, Any]) ->
         {"reason": "a@b"},
         {"reason": "a%20b"},
         {"reason": "eyJhbGciOi"},
+        {"reason": "-----BEGIN RSA PRIVATE KEY----- MIIEow"},
     ],
 )
 def test_any_other_needs_care(ways: Ways, fields: dict[str, Any]) -> None:
@@ -127,6 +137,16 @@ def test_any_other_needs_care(ways: Ways, fields: dict[str, Any]) -> None:
     quick, _ = ways
 
     assert quick(take_event(event(**fields))) is None
+
+
+@pytest.mark.parametrize("code", [one for one in range(128, 0x3001) if chr(one).isspace()])
+def test_no_space_of_unicode_hides_a_credential(ways: Ways, code: int) -> None:
+    """Whatever stands between a scheme and its credential."""
+    quick, careful = ways
+    item = take_event(event(reason=f"sent Bearer{chr(code)}abcDEF123"))
+
+    assert quick(item) is None
+    assert b"abcDEF123" not in careful.record(item, 0.0).body
 
 
 def test_many_shapes_are_not_remembered(ways: Ways) -> None:
