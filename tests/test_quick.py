@@ -123,6 +123,7 @@ def test_a_usual_event_goes_the_quick_way(ways: Ways, fields: dict[str, Any]) ->
         {"reason": "Basic+abcDEF123"},
         {"endpoint": "/a/+/Bearer+abcDEF123"},
         {"reason": "user:pass"},
+        {"reason": "user.password.1:pass"},
         {"reason": "a=b"},
         {"reason": "it's"},
         {"reason": "a\\b"},

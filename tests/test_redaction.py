@@ -235,6 +235,7 @@ LEAKS = {
     "assignment": f"password={SECRET}",
     "colon": f"password: {SECRET}",
     "colon without space": f"password:{SECRET}",
+    "colon behind a digit": f"user.password.1:{SECRET}",
     "spaces": f"password  =  {SECRET}",
     "tab": f"password:\t{SECRET}",
     "arrow": f"'password' => '{SECRET}'",
