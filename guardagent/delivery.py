@@ -166,10 +166,12 @@ class Delivery:
         if farewell.over.is_set():
             return None
         self._suspects.release()
+        # First asked, then looked: what comes into the spool in between is not passed over.
+        is_complete = farewell.marker.ticket is not None
         if self._clock.monotonic() < farewell.deadline and not farewell.is_in_vain(self._spool):
             if self._config.deliver and self._send_next(farewell):
                 return 0.0
-            if farewell.marker.ticket is None:
+            if not is_complete:
                 return 0.01  # the drain is still encoding; it rings when the marker comes through
         farewell.give_back(self._spool)
         self._settle_markers()
