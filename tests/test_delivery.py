@@ -774,6 +774,27 @@ def hurry(room: Room, seconds: float = 5.0) -> Any:
     return over
 
 
+def test_last_round_waits_for_what_comes_between_two_looks() -> None:
+    """The drain may put the last events in just behind a look that found none."""
+    room = Room()
+    marker, given = Marker(), []
+    over = room.delivery.hurry(5.0, marker)
+    claim = room.spool.claim
+
+    def claim_too_early(*args: Any) -> Batch | None:
+        found = claim(*args)
+        if not given:
+            given.extend(room.append(2))
+            room.delivery.receive(marker)
+        return found
+
+    room.spool.claim = claim_too_early  # type: ignore[method-assign]
+    room.live(1.0)
+
+    assert room.transport.accepted == given
+    assert over.is_set()
+
+
 def test_last_round_sends_everything_at_once() -> None:
     """Neither interval nor buffer size matter; the transport is told the deadline."""
     room = Room(buffer_size=1_000, max_batch_size=2)
